@@ -1,0 +1,1 @@
+"""The ``digitalid`` command: composes everything, and alone reads the settings."""

@@ -1,0 +1,1 @@
+"""Typed settings, their defaults, and the certificate profiles."""

@@ -1,0 +1,1 @@
+"""Documents, unique indexes, compare-and-set and the outbox."""

@@ -1,0 +1,1 @@
+"""The OCSP responder (RFC 6960, RFC 5019, RFC 9654)."""

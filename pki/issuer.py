@@ -1,0 +1,30 @@
+"""A certificate authority as everybody but its key sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """What certificates, CRLs and OCSP answers need to know of the CA that makes them.
+
+    ``name``: short and stable, as in URLs (``issuing``); ``certificate``, ``subject`` and
+    ``public_key_info``: DER; ``key_identifier``: the SKI of its certificate, 20 octets;
+    ``chain``: the certificates above it, the root last, empty for a root; ``crl_url``,
+    ``ocsp_url``, ``certificate_url``: where relying parties look, as the certificates that it
+    issues say.
+    """
+
+    name: str
+    certificate: bytes
+    subject: bytes
+    public_key_info: bytes
+    key_identifier: bytes
+    not_before: datetime
+    not_after: datetime
+    chain: tuple[bytes, ...]
+    crl_url: str
+    ocsp_url: str
+    certificate_url: str

@@ -1,0 +1,1 @@
+"""The append-only Merkle log: audit trail and issuance transparency in one."""

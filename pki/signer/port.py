@@ -1,0 +1,53 @@
+"""What a private key promises, wherever it is kept."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from pki.algorithms import KeyType, SignatureAlgorithm
+
+
+class Signer(Protocol):
+    """One private key that signs with one algorithm.
+
+    ``uri`` names the key and holds no secret; ``public_key_info`` is its SubjectPublicKeyInfo in
+    DER; ``algorithm`` is what ``sign`` makes, its ``identifier`` is what goes into the object.
+    """
+
+    @property
+    def uri(self) -> str: ...
+
+    @property
+    def key_type(self) -> KeyType: ...
+
+    @property
+    def algorithm(self) -> SignatureAlgorithm: ...
+
+    @property
+    def public_key_info(self) -> bytes: ...
+
+    async def sign(self, message: bytes) -> bytes:
+        """The signature value as X.509 carries it (ECDSA: Ecdsa-Sig-Value in DER).
+
+        ``message``: the to-be-signed octets, hashed here as the algorithm says. Errors:
+        ``Unavailable("token-unavailable")`` while the token or its module is away.
+        """
+
+    async def close(self) -> None:
+        """Let go of the key; for a token, of its sessions."""
+
+
+class KeyStore(Protocol):
+    """Where new keys are made: a token, or a folder of encrypted files."""
+
+    async def generate(self, label: str, key_type: KeyType) -> str:
+        """Make a key that can never be read out, and return its URI.
+        Errors: ``Rejected("key-exists")`` when the label is taken."""
+
+    async def open(self, uri: str, algorithm: SignatureAlgorithm | None = None) -> Signer:
+        """The key that ``uri`` names; ``algorithm`` if not the usual one of its type.
+        Errors: ``Rejected`` with ``no-such-key``, ``wrong-pin``, ``pin-locked``,
+        ``key-extractable``, ``key-type``; ``Unavailable("token-unavailable")``."""
+
+    async def close(self) -> None:
+        """Close every key."""

@@ -130,7 +130,9 @@ def implicit(number: int, content: bytes) -> bytes:
 
 
 def time(at: datetime) -> bytes:
-    """Time of a certificate or CRL: UTCTime to 2049, GeneralizedTime after (RFC 5280 §4.1.2.5)."""
+    """Time of a certificate or CRL: UTCTime to 2049, GeneralizedTime after (RFC 5280 §4.1.2.5);
+    ``at`` has its zone."""
+    at = at.astimezone(UTC)
     if 1950 <= at.year < 2050:
         return tlv(UTC_TIME, at.strftime("%y%m%d%H%M%SZ").encode())
     return generalized_time(at)
@@ -243,8 +245,11 @@ class Reader:
         return content[1:], content[0]
 
     def named_bits(self) -> frozenset[int]:
-        """BIT STRING with a named bit list: the positions that are set."""
-        octets, _ = self.bit_string()
+        """BIT STRING with a named bit list, no zero bits at its end (X.690 §11.2.2): the positions
+        that are set."""
+        octets, unused = self.bit_string()
+        if octets and not octets[-1] >> unused & 1:
+            raise _bad("a named bit list ends in a zero bit")
         return frozenset(
             8 * place + bit
             for place, octet in enumerate(octets)

@@ -7,8 +7,13 @@ Invariants that every back end keeps (``tests/contract/test_store.py``):
 
 - when ``insert``, ``insert_many`` or ``replace`` returns, the change survives power loss;
 - a document's version starts at 1 and grows by 1 with each change;
+- changes are made in the order of their calls, also when many wait at once, and their outbox entries
+  have offsets in that order;
 - an outbox entry exists if and only if the change that carried it does; offsets are positive, only
-  grow, and a reader that has seen offset n never later finds a smaller one that it had not seen.
+  grow, and a reader that has seen offset n never later finds a smaller one that it had not seen;
+- a read sees every change whose call has returned.
+
+A caller that is cancelled while it waits does not know whether its change was made.
 """
 
 from __future__ import annotations
@@ -26,7 +31,12 @@ Key: TypeAlias = "str | int | bytes"
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """Top-level ``fields`` to look documents up by; one that lacks a field is not in the index."""
+    """Top-level ``fields`` to look documents up by; one that lacks a field, or has None there, is
+    not in the index.
+
+    Names and fields: a-z, 0-9 and _. What a field holds has to be a ``Key``: text, octets or an
+    integer of 64 bits; the order is integers, text by its UTF-8, octets.
+    """
 
     name: str
     fields: tuple[str, ...]
@@ -94,9 +104,17 @@ class Conflict(Rejected):
 
 
 class Store(Protocol):
-    """A document store. Errors: ``Duplicate``, ``Conflict``; ``Unavailable`` with the codes
-    ``storage-full``, ``storage-read-only`` and ``storage-unavailable``; ``Broken`` with
-    ``storage-corrupt``. A change that failed has left nothing behind."""
+    """A document store.
+
+    A document has at most 16 MiB encoded, a change at most 256 events. The body that is passed in
+    is the one that the returned ``Stored`` holds: leave it alone afterwards.
+
+    Errors: ``Duplicate``, ``Conflict``; ``Rejected`` with ``bad-key``, ``bad-document``,
+    ``document-too-large`` and ``too-many-events``; ``Unavailable`` with ``storage-full``,
+    ``storage-read-only`` and ``storage-unavailable``; ``Broken`` with ``storage-corrupt``,
+    ``storage-broken``, ``bad-collection`` and ``bad-query``. A change that failed has left nothing
+    behind.
+    """
 
     async def insert(
         self, collection: Collection, id: str, body: Document, events: Sequence[Event] = ()
@@ -128,7 +146,9 @@ class Store(Protocol):
         limit: int = 1000,
     ) -> list[Stored]:
         """Documents whose first index fields equal ``equal`` and whose next index field is at
-        least ``low`` and less than ``high``, in index order; at most ``limit`` of them."""
+        least ``low`` and less than ``high``, in index order; at most ``limit`` of them. Those that
+        share all values come in any order, and a large answer is read in pages, between which
+        others may change what is still to come."""
 
     def scan(self, collection: Collection, *, page: int = 1000) -> AsyncIterator[Stored]:
         """Every document in order of id, in memory a page at a time."""

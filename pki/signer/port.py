@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from pki.algorithms import KeyType, SignatureAlgorithm
+
+# Signed and verified once whenever a key is opened, so that a public half that belongs to another
+# key is found before anything is issued. It is no to-be-signed part of any object: those are DER.
+CHECK_MESSAGE: Final = b"DigitalID: this signature only proves that the key answers"
 
 
 class Signer(Protocol):
@@ -30,7 +34,8 @@ class Signer(Protocol):
         """The signature value as X.509 carries it (ECDSA: Ecdsa-Sig-Value in DER).
 
         ``message``: the to-be-signed octets, hashed here as the algorithm says. Errors:
-        ``Unavailable("token-unavailable")`` while the token or its module is away.
+        ``Unavailable("token-unavailable")`` while the token or its module is away,
+        ``Rejected("key-closed")`` after ``close``.
         """
 
     async def close(self) -> None:
@@ -46,8 +51,9 @@ class KeyStore(Protocol):
 
     async def open(self, uri: str, algorithm: SignatureAlgorithm | None = None) -> Signer:
         """The key that ``uri`` names; ``algorithm`` if not the usual one of its type.
-        Errors: ``Rejected`` with ``no-such-key``, ``wrong-pin``, ``pin-locked``,
-        ``key-extractable``, ``key-type``; ``Unavailable("token-unavailable")``."""
+        Errors: ``Rejected`` with ``bad-key-uri``, ``no-such-key``, ``key-type``,
+        ``wrong-pin``, ``pin-locked``, ``key-extractable``, ``mechanism-missing`` (tokens),
+        ``wrong-passphrase``, ``bad-key-file`` (files); ``Unavailable("token-unavailable")``."""
 
     async def close(self) -> None:
         """Close every key."""

@@ -1,0 +1,367 @@
+"""The composition root: settings become a running instance, and nothing else knows all its parts.
+
+Start-up, in this order: the state folder is locked, the store opened, what a crash has interrupted
+is finished, the CAs are opened with their keys, and only then does anything listen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+from aiohttp import web
+from pki.profile_check import COLLECTION as PROFILE_CHECKS
+from pki.profile_check import ProfileChecks
+
+from cli import api
+from cli.instance import SOCKET
+from cli.keys import open_keys
+from cli.maintenance import Chore, Maintenance
+from cli.metrics import Metrics
+from conf.schema import Settings
+from crl.http import STATUSES as CRL_STATUSES
+from crl.http import crl_routes
+from crl.issuer import COLLECTIONS as CRL_COLLECTIONS
+from crl.issuer import CrlIssuer
+from crl.schedule import Schedule, Timing
+from infra.clock import Clock, SystemClock
+from infra.errors import Failure
+from infra.http.app import make_app, serve_app, serve_unix
+from infra.http.auth import authenticate
+from infra.http.limits import Limits
+from infra.state import kept_secret, owned
+from infra.store.sqlite import SqliteStore
+from ocsp.responder import Delegate, Responder
+from ocsp.server import routes as ocsp_routes
+from pki.authority import Checks
+from pki.hierarchy import COLLECTIONS as HIERARCHY_COLLECTIONS
+from pki.hierarchy import DEVELOPMENT, SYSTEM, Hierarchy, Urls
+from pki.issuer import Issuer
+from pki.ledger import Ledger
+from pki.lint import Linter
+from pki.log.act import Act
+from pki.log.log import COLLECTIONS as LOG_COLLECTIONS
+from pki.log.log import Log
+from pki.profile import Profile, load_profiles
+from pki.record import CERTIFICATES
+from pki.repository import STATUSES as REPOSITORY_STATUSES
+from pki.repository import repository_routes
+from pki.signer.port import Signer
+
+COLLECTIONS: Final = (
+    CERTIFICATES,
+    *HIERARCHY_COLLECTIONS,
+    *LOG_COLLECTIONS,
+    *CRL_COLLECTIONS,
+    PROFILE_CHECKS,
+)
+
+LAST_CRL: Final = timedelta(seconds=10)
+"""How long an instance that is told to stop waits for the CRL of its last changes."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Instance:
+    """Everything that is running, for the applications that show it."""
+
+    settings: Settings
+    clock: Clock
+    store: SqliteStore
+    log: Log
+    ledger: Ledger
+    linter: Linter
+    profiles: Mapping[str, Profile]
+    profile_checks: ProfileChecks
+    hierarchy: Hierarchy
+    keys_note: str
+    token: str
+    log_signer: Signer | None = None
+    issuers: dict[str, Issuer] = field(default_factory=dict)
+    crls: dict[str, CrlIssuer] = field(default_factory=dict)
+    schedules: dict[str, Schedule] = field(default_factory=dict)
+    responder: Responder | None = None
+    metrics: Metrics = field(init=False)
+    version: str = version("digitalid")
+
+
+@asynccontextmanager
+async def running(
+    settings: Settings,
+    *,
+    create: bool,
+    serving: bool,
+    step: Callable[[str], None] = lambda step: None,
+    clock: Clock | None = None,
+) -> AsyncIterator[Instance]:
+    """An instance of the product on its state folder, with its administration socket open.
+
+    ``create``: make the development hierarchy if there is no CA yet; ``serving``: the instance
+    stays, so it does its chores and gathers revocations before a CRL is made; ``step``: called
+    with the name of each step of issuance, for crash tests. Errors: ``state-locked`` and
+    everything that opening the store, the keys and the profiles can refuse.
+    """
+    clock = clock or SystemClock()
+    home = settings.home
+    async with AsyncExitStack() as stack:
+        stack.enter_context(owned(home))
+        token = kept_secret(home / "secrets" / "operator.token")
+        profiles = _profiles(settings)
+        store = await SqliteStore.open(settings.store.path, COLLECTIONS)
+        stack.push_async_callback(store.close)
+        log = await Log.open(store, origin=settings.log.origin, clock=clock)
+        ledger = await Ledger.open(store, log, clock, step=step)
+        keys, keys_note = await open_keys(settings)
+        stack.push_async_callback(keys.close)
+        linter = Linter()
+        stack.push_async_callback(linter.close)
+        checks = ProfileChecks(store, linter)
+        hierarchy = Hierarchy(
+            store,
+            keys,
+            ledger,
+            log,
+            linter,
+            profiles,
+            urls=lambda name: _urls(settings.http.public_url, name),
+            checks=Checks(
+                lint_share=settings.issuance.lint_share,
+                verify_share=1.0 if settings.issuance.verify_signature else 0.0,
+            ),
+            step=step,
+        )
+        instance = Instance(
+            settings,
+            clock,
+            store,
+            log,
+            ledger,
+            linter,
+            profiles,
+            checks,
+            hierarchy,
+            keys_note,
+            token,
+        )
+        await _open(instance, create=create, stack=stack, gather=serving, step=step)
+        if serving:
+            maintenance = Maintenance(_chores(instance))
+            maintenance.start()
+            stack.push_async_callback(maintenance.stop)
+        instance.metrics = Metrics(instance)
+        (home / SOCKET).parent.mkdir(mode=0o700, exist_ok=True)
+        admin = await serve_unix(admin_app(instance), home / SOCKET)
+        stack.push_async_callback(admin.stop)
+        yield instance
+
+
+@asynccontextmanager
+async def embedded(settings: Settings) -> AsyncIterator[Path]:
+    """An instance for one command, when none runs; yields its administration socket."""
+    async with running(settings, create=False, serving=False):
+        yield settings.home / SOCKET
+
+
+async def _open(
+    instance: Instance,
+    *,
+    create: bool,
+    stack: AsyncExitStack,
+    gather: bool,
+    step: Callable[[str], None],
+) -> None:
+    """Finish what was interrupted, open the CAs, and keep their CRLs current."""
+    settings, ledger, hierarchy = instance.settings, instance.ledger, instance.hierarchy
+    await _catch_up(instance)
+    await hierarchy.open()
+    for authority in hierarchy.authorities.values():
+        for record in await authority.recover():
+            _log.warning("%s was interrupted and is now %s", record.act_id, record.state)
+    if create:
+        await instance.profile_checks.check_all(instance.profiles)
+        for plan in DEVELOPMENT:
+            await hierarchy.create(plan)
+    if not hierarchy.authorities:
+        return
+    instance.log_signer = await hierarchy.log_key()
+    await _record_configuration(instance)
+    instance.responder = Responder(
+        [await _delegate(instance, name) for name in hierarchy.authorities],
+        ledger,
+        instance.clock,
+        settings.ocsp.lifetime,
+    )
+    for name, authority in hierarchy.authorities.items():
+        assert authority.issuer is not None  # noqa: S101 - an opened CA has its certificate
+        instance.issuers[name] = authority.issuer
+        crl_issuer = CrlIssuer(
+            authority.issuer,
+            authority.signer,
+            ledger,
+            instance.store,
+            instance.clock,
+            _Recorder(instance.log, ledger),
+            lifetime=settings.crl.lifetime,
+            checkpoint=step,
+        )
+        await crl_issuer.recover()
+        instance.crls[name] = crl_issuer
+        debounce = settings.crl.debounce if gather else timedelta(0)
+        schedule = Schedule(crl_issuer, instance.clock, Timing(settings.crl.overlap, debounce))
+        instance.schedules[name] = schedule
+        await schedule.start(await ledger.status_sequence(name))
+        stack.push_async_callback(schedule.stop)
+        stack.push_async_callback(_last_crl, instance, name)
+    ledger.subscribe(lambda ca, sequence: instance.schedules[ca].changed())
+
+
+async def _last_crl(instance: Instance, name: str) -> None:
+    """Before an instance ends, its CRLs show every change that it made."""
+    schedule = instance.schedules[name]
+    try:
+        async with asyncio.timeout(LAST_CRL.total_seconds()):
+            await schedule.caught_up(await instance.ledger.status_sequence(name))
+    except (Failure, TimeoutError) as error:
+        # The next run makes it: the ledger knows that one is due.
+        _log.error("CA %s ends without a CRL of its last changes: %s", name, error)
+
+
+async def _delegate(instance: Instance, name: str) -> Delegate:
+    lifetime = instance.settings.ocsp.responder_lifetime
+    key = await instance.hierarchy.responder_key(name, renew_before=lifetime / 3)
+    return Delegate(key.issuer, key.signer, key.certificate)
+
+
+async def _catch_up(instance: Instance) -> None:
+    """Write the leaves of acts that were kept but not yet logged, and forget what is logged."""
+    reached = await instance.ledger.announce(await instance.store.cursor("log"))
+    await instance.store.acknowledge("log", reached)
+    await instance.store.forget_events(reached)
+
+
+async def _record_configuration(instance: Instance) -> None:
+    """Log which settings and profiles are in force, once for each change of them."""
+    digest = hashlib.sha256(repr(instance.settings).encode())
+    for name, profile in sorted(instance.profiles.items()):
+        digest.update(f"{name} {profile.fingerprint}\n".encode())
+    await _Recorder(instance.log, instance.ledger).record(
+        "configuration.change", digest.digest(), {}, f"configuration/{digest.hexdigest()}"
+    )
+
+
+def _chores(instance: Instance) -> list[Chore]:
+    settings = instance.settings
+
+    async def sign_checkpoint() -> None:
+        if instance.log_signer is not None:
+            await instance.log.checkpoint(instance.log_signer)
+
+    async def renew_responders() -> None:
+        for name in instance.hierarchy.authorities:
+            delegate = await _delegate(instance, name)
+            if instance.responder is not None:
+                instance.responder.install(delegate)
+
+    return [
+        Chore("the checkpoint", settings.log.checkpoint_interval, sign_checkpoint),
+        Chore("renewing OCSP certificates", timedelta(hours=1), renew_responders),
+        Chore("announcing", timedelta(seconds=10), lambda: _catch_up(instance)),
+    ]
+
+
+@asynccontextmanager
+async def listening(
+    instance: Instance, tls: ssl.SSLContext | None
+) -> AsyncIterator[tuple[str, str]]:
+    """The two ports; yields their URLs. Errors: ``address-in-use``, ``tls-required`` and the like."""
+    http = instance.settings.http
+    async with AsyncExitStack() as stack:
+        urls = []
+        for app, host, port, context in (
+            (admin_app(instance), http.app_host, http.app_port, tls),
+            (validation_app(instance), http.validation_host, http.validation_port, None),
+        ):
+            serving = await serve_app(app, host, port, tls=context)
+            stack.push_async_callback(serving.stop)
+            urls.append(serving.urls[0])
+        yield urls[0], urls[1]
+
+
+def admin_app(instance: Instance) -> web.Application:
+    """The API for the owner of the state folder and the bearer of its token."""
+    app = make_app(
+        api.STATUSES,
+        private=True,
+        limits=_limits(instance.settings),
+        middlewares=[
+            instance.metrics.watch("application"),
+            authenticate(instance.token, open_paths=api.OPEN_PATHS),
+        ],
+    )
+    app.add_routes(api.routes(instance, instance.metrics))
+    return app
+
+
+def validation_app(instance: Instance) -> web.Application:
+    """What relying parties ask: OCSP, CRLs and CA certificates."""
+    app = make_app(
+        {**CRL_STATUSES, **REPOSITORY_STATUSES},
+        private=False,
+        limits=_limits(instance.settings),
+        middlewares=[instance.metrics.watch("validation")],
+    )
+    if instance.responder is not None:
+        app.add_routes(ocsp_routes(instance.responder))
+    app.add_routes(crl_routes(instance.crls, instance.clock))
+    app.add_routes(repository_routes(instance.issuers))
+    return app
+
+
+class _Recorder:
+    """Joins what makes CRLs to the log."""
+
+    def __init__(self, log: Log, ledger: Ledger) -> None:
+        self._log = log
+        self._ledger = ledger
+
+    async def record(
+        self, what: str, object_hash: bytes, detail: Mapping[str, str | int], id: str
+    ) -> None:
+        if await self._log.find(id) is None:
+            now = self._ledger.now()
+            await self._log.append(Act(id, what, SYSTEM, now, object_hash, detail))
+
+
+def _limits(settings: Settings) -> Limits:
+    http = settings.http
+    return Limits(
+        body=http.max_request,
+        wait=http.request_timeout.total_seconds(),
+        read=http.request_timeout.total_seconds(),
+        connections=http.max_connections,
+        stop=http.shutdown_timeout.total_seconds(),
+    )
+
+
+def _profiles(settings: Settings) -> dict[str, Profile]:
+    profiles = load_profiles(files("conf") / "profiles")
+    if settings.issuance.profiles is not None:
+        profiles |= load_profiles(settings.issuance.profiles)
+    return profiles
+
+
+def _urls(base: str, name: str) -> Urls:
+    return Urls(
+        crl=f"{base}/crl/{name}.crl", ocsp=f"{base}/ocsp", certificate=f"{base}/aia/{name}.cer"
+    )

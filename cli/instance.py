@@ -1,0 +1,96 @@
+"""The way to the instance of a home folder: the running one, or one made for this command.
+
+Both are reached through a unix socket, so that a command has one path, whoever answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Final
+
+from cli.client import ApiClient
+from conf.schema import Settings
+from infra.errors import Rejected, Unavailable
+
+SOCKET: Final = Path("run", "admin.sock")
+MAX_SOCKET_PATH: Final = 107
+"""Octets of ``sun_path`` (unix(7)) without the zero at its end."""
+
+PATIENCE: Final = 10.0
+"""Seconds to wait for another command on the same state to finish, or an instance to come up."""
+
+STATE_LOCKED: Final = "state-locked"
+
+
+@asynccontextmanager
+async def connect(
+    home: Path, settings: Settings, note: Callable[[str], None] = lambda text: None
+) -> AsyncIterator[ApiClient]:
+    """A client of the instance in ``home``.
+
+    When nothing listens on its admin socket, an instance is composed in this process; while
+    another command has the state, this waits for up to ``PATIENCE`` seconds. ``note`` is told
+    which it is. Errors: what composing raises; ``Unavailable("state-locked")``.
+    """
+    deadline = time.monotonic() + PATIENCE
+    admin = home / SOCKET
+    async with AsyncExitStack() as held:
+        while True:
+            address = held.enter_context(reachable(admin))
+            if await asyncio.to_thread(answers, address):
+                note(f"the running instance at {admin}")
+                break
+            try:
+                # Compose imports everything there is: only a command that needs it pays for that.
+                from cli.compose import embedded
+
+                own = await held.enter_async_context(embedded(settings))
+                note(f"nothing runs in {home}: an instance for this command")
+                address = held.enter_context(reachable(own))
+                break
+            except Unavailable as unavailable:
+                if unavailable.code != STATE_LOCKED or time.monotonic() > deadline:
+                    raise
+                await held.aclose()
+            await asyncio.sleep(0.1)
+        yield await held.enter_async_context(ApiClient(address))
+
+
+def answers(address: str) -> bool:
+    """Whether somebody listens on the socket; a file that a killed instance left does not."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(2.0)
+        try:
+            probe.connect(address)
+        except PermissionError as error:
+            raise Rejected(
+                "not-permitted", f"you may not use the instance at {address}; ask its operator"
+            ) from error
+        except TimeoutError:
+            return True
+        except OSError:
+            return False
+    return True
+
+
+@contextmanager
+def reachable(path: Path) -> Iterator[str]:
+    """A name for the socket ``path`` that fits into a socket address, while the block runs."""
+    if len(os.fsencode(path)) <= MAX_SOCKET_PATH:
+        yield str(path)
+        return
+    try:
+        folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+    except OSError:
+        yield f"/proc/self/fd/-1/{path.name}"
+        return
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)

@@ -1,0 +1,79 @@
+"""Where the keys are: the token that the settings name, one that is made for them, or files."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+
+from conf.schema import Settings
+from infra.errors import Rejected
+from infra.secrets import Secret
+from infra.state import kept_secret
+from pki.signer import FileKeys, Keys, TokenKeys
+from pki.signer.softhsm import configure, find_module, init_token
+from pki.signer.uri import Pkcs11Uri
+
+
+async def open_keys(settings: Settings) -> tuple[Keys, str]:
+    """The keys, and in a few words where they are.
+
+    A home folder without keys gets a SoftHSM token of its own when the settings name no token and
+    SoftHSM is installed, else a folder of encrypted files. Errors: ``no-pkcs11-module``, those of
+    making a token.
+    """
+    files = _files(settings)
+    token, note = await _token(settings)
+    if token is None:
+        return Keys(files), note
+    return Keys(files, token), note
+
+
+def _files(settings: Settings) -> FileKeys:
+    reference = settings.keys.passphrase
+    if reference.scheme == "file" and Path(reference.location).is_relative_to(settings.home):
+        kept_secret(Path(reference.location))
+    return FileKeys(settings.keys.folder, Secret(str(reference), what="Passphrase of the keys"))
+
+
+async def _token(settings: Settings) -> tuple[TokenKeys | None, str]:
+    keys = settings.keys
+    own = settings.home / "softhsm"
+    in_files = f"encrypted files in {keys.folder}"
+    if keys.store == "file":
+        return None, in_files
+    module = keys.module or find_module()
+    if module is None:
+        if keys.store == "pkcs11":
+            raise Rejected(
+                "no-pkcs11-module",
+                "keys.store is pkcs11 but there is no module: install softhsm2, or set keys.module",
+            )
+        return None, f"{in_files} (SoftHSM is not installed: apt-get install softhsm2)"
+    if keys.store == "auto" and any(keys.folder.glob("*.pem")):
+        return None, in_files  # it began with files, and stays with them
+    if keys.module is not None:
+        return _token_keys(settings, module, {}), f"token {keys.token_label} of {module}"
+    await asyncio.to_thread(_own_token, settings, module, own)
+    return _token_keys(settings, module, configure(own)), f"SoftHSM token {keys.token_label}"
+
+
+def _own_token(settings: Settings, module: Path, folder: Path) -> None:
+    """A SoftHSM token in the home folder, unless it is there."""
+    secrets = settings.home / "secrets"
+    pin = kept_secret(Path(settings.keys.pin.location)) if settings.keys.pin.scheme == "file" else ""
+    if any((folder / "tokens").glob("*")):
+        return
+    so_pin = kept_secret(secrets / "token.so-pin")
+    secret = pin.encode() or Secret(str(settings.keys.pin), what="PIN of the new token")()
+    init_token(module, folder, settings.keys.token_label, so_pin.encode(), secret)
+
+
+def _token_keys(settings: Settings, module: Path, environment: Mapping[str, str]) -> TokenKeys:
+    label = settings.keys.token_label
+    return TokenKeys(
+        module,
+        Pkcs11Uri(token=label),
+        Secret(str(settings.keys.pin), what=f"PIN of token {label}"),
+        environment=environment,
+    )

@@ -1,0 +1,90 @@
+"""``digitalid``: the command that operators, scripts and services start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import click
+
+from cli.command import Root, Session
+
+COMMANDS: Final = {
+    "init": ("cli.init", "Set up a home folder: keys, root and issuing CA, log."),
+    "serve": ("cli.serve", "Run the instance in the foreground."),
+    "ca": ("cli.ca", "Certificate authorities: list, show, export."),
+    "profile": ("cli.profile", "Certificate profiles: list, show, check."),
+    "cert": ("cli.cert", "Certificates: issue, show, find, hold, release, revoke, export."),
+    "crl": ("cli.crl", "Revocation lists: issue, show."),
+    "ocsp": ("cli.ocsp", "Ask an OCSP responder, and check what it says."),
+    "verify": ("cli.verify", "Validate a certificate up to a trust anchor, and say why."),
+    "log": ("cli.log", "The tamper-evident log: verify, prove, checkpoint."),
+    "config": ("cli.config", "Settings: show, check, explain."),
+    "completion": ("cli.completion", "Completion for bash, zsh or fish."),
+}
+"""For each command its module and its line in ``--help``."""
+
+
+@click.group(
+    cls=Root,
+    modules=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
+    epilog="Exit codes: 0 done; 1 the answer is no; 2 usage; 3 rejected; 4 unavailable, try "
+    "later; 5 a fault of this program; 130 stopped.",
+)
+@click.option(
+    "--home",
+    envvar="DIGITALID_HOME",
+    default="var",
+    show_default=True,
+    show_envvar=True,
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The instance's folder: settings, keys, ledger, log.",
+)
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a setting, as in http.app_port=9080; may be repeated.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
+@click.option("-v", "--verbose", is_flag=True, help="Say on standard error what happens.")
+@click.version_option(package_name="digitalid", message="%(prog)s %(version)s")
+@click.pass_obj
+def digitalid(
+    session: Session,
+    home: Path,
+    assignments: tuple[str, ...],
+    as_json: bool,
+    verbose: bool,
+) -> None:
+    """A certificate authority.
+
+    Commands act on the instance that runs in the home folder, or on its state directly when none
+    runs.
+
+    \b
+    Example:
+      digitalid cert issue --profile tls-server --csr web.csr --out web.pem
+    """
+    session.home = home.absolute()
+    session.as_json = session.as_json or as_json
+    session.verbose = verbose
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals:
+            raise click.BadParameter(
+                f"{assignment!r} is not KEY=VALUE, as in http.app_port=9080", param_hint="--set"
+            )
+        session.flags[key] = value
+
+
+def main() -> None:
+    """Entry point of the installed command."""
+    digitalid.main(prog_name="digitalid")
+
+
+if __name__ == "__main__":
+    main()

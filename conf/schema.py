@@ -1,0 +1,146 @@
+"""Every setting with its type; ``default.toml`` beside this file has their values and meaning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Literal
+
+from conf.kinds import (
+    HOST,
+    LABEL,
+    ORIGIN,
+    BaseUrl,
+    Choice,
+    Duration,
+    FilePath,
+    OptionalPath,
+    Reference,
+    Secret,
+    Share,
+    Size,
+    Switch,
+    Whole,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Http:
+    """Where the two services listen, and how much they take.
+
+    ``public_url``: the beginning of the URLs in certificates, no slash at its end;
+    ``max_request``: octets of a request's body.
+    """
+
+    app_host: Annotated[str, HOST]
+    app_port: Annotated[int, Whole(0, 65535)]
+    validation_host: Annotated[str, HOST]
+    validation_port: Annotated[int, Whole(0, 65535)]
+    public_url: Annotated[str, BaseUrl()]
+    tls_certificate: Annotated[Path | None, OptionalPath()]
+    tls_key: Annotated[Path | None, OptionalPath()]
+    max_request: Annotated[int, Size("1KiB", "64MiB")]
+    max_connections: Annotated[int, Whole(1, 1_000_000)]
+    request_timeout: Annotated[timedelta, Duration("1s", "1h")]
+    shutdown_timeout: Annotated[timedelta, Duration("0s", "1h")]
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Where private keys are; ``module`` None: the first SoftHSM that is installed."""
+
+    store: Annotated[Literal["auto", "pkcs11", "file"], Choice(("auto", "pkcs11", "file"))]
+    module: Annotated[Path | None, OptionalPath()]
+    token_label: Annotated[str, LABEL]
+    pin: Annotated[Secret, Reference()]
+    folder: Annotated[Path, FilePath()]
+    passphrase: Annotated[Secret, Reference()]
+
+
+@dataclass(frozen=True, slots=True)
+class Issuance:
+    """How certificates are checked; ``profiles``: a folder of profiles beside the built-in ones."""
+
+    lint_share: Annotated[float, Share()]
+    verify_signature: Annotated[bool, Switch()]
+    profiles: Annotated[Path | None, OptionalPath()]
+
+
+@dataclass(frozen=True, slots=True)
+class Crl:
+    """How long a CRL lives, and when the next one is made."""
+
+    lifetime: Annotated[timedelta, Duration("1m", "400d")]
+    overlap: Annotated[timedelta, Duration("0s", "399d")]
+    debounce: Annotated[timedelta, Duration("0s", "1h")]
+
+
+@dataclass(frozen=True, slots=True)
+class Ocsp:
+    """How long an OCSP answer and its responder's certificate live."""
+
+    lifetime: Annotated[timedelta, Duration("1m", "30d")]
+    responder_lifetime: Annotated[timedelta, Duration("1h", "400d")]
+    clock_skew: Annotated[timedelta, Duration("0s", "1h")]
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """The log and how often its head is signed; ``origin`` is the first line of each checkpoint."""
+
+    origin: Annotated[str, ORIGIN]
+    checkpoint_interval: Annotated[timedelta, Duration("1s", "30d")]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """Where the ledger is."""
+
+    kind: Annotated[Literal["sqlite"], Choice(("sqlite",))]
+    path: Annotated[Path, FilePath()]
+
+
+@dataclass(frozen=True, slots=True)
+class Logging:
+    """What the service says about itself while it runs (the audit trail is ``log``)."""
+
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        Choice(("debug", "info", "warning", "error")),
+    ]
+    format: Annotated[Literal["auto", "text", "json"], Choice(("auto", "text", "json"))]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings, checked. ``home``: the folder that holds all state, absolute."""
+
+    home: Path
+    http: Http
+    keys: Keys
+    issuance: Issuance
+    crl: Crl
+    ocsp: Ocsp
+    log: Log
+    store: StoreSettings
+    logging: Logging
+
+
+def contradiction(settings: Settings) -> tuple[tuple[str, ...], str] | None:
+    """The first keys that do not go together, with the reason."""
+    http, crl, ocsp = settings.http, settings.crl, settings.ocsp
+    if (http.tls_certificate is None) != (http.tls_key is None):
+        keys = ("http.tls_certificate", "http.tls_key")
+        return keys, "TLS needs both http.tls_certificate and http.tls_key"
+    same_host = http.app_host == http.validation_host
+    if same_host and http.app_port == http.validation_port != 0:
+        keys = ("http.validation_port", "http.app_port")
+        return keys, "http.app_port and http.validation_port must differ"
+    if crl.overlap >= crl.lifetime:
+        keys = ("crl.overlap", "crl.lifetime")
+        return keys, "crl.overlap must be shorter than crl.lifetime, or no CRL would stay current"
+    if ocsp.lifetime >= ocsp.responder_lifetime:
+        keys = ("ocsp.lifetime", "ocsp.responder_lifetime")
+        return keys, "ocsp.lifetime must be shorter than ocsp.responder_lifetime, which signs it"
+    return None

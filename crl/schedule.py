@@ -1,0 +1,199 @@
+"""When a CRL is made: after a revocation, and before the current one runs out.
+
+Decisions are taken on the clock that signs the CRLs; only waiting is asyncio's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final, Protocol
+
+from crl.issuer import IssuedCrl
+from infra.clock import Clock
+from infra.errors import Failure, Unavailable
+
+_log = logging.getLogger(__name__)
+
+LONGEST_SLEEP: Final = timedelta(minutes=1)
+"""The clock is looked at again at least this often: it may be set, and machines are suspended."""
+
+
+class Generator(Protocol):
+    """What makes the CRLs of one CA."""
+
+    @property
+    def name(self) -> str: ...
+
+    def current(self) -> IssuedCrl: ...
+
+    async def issue(self) -> IssuedCrl: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """``overlap``: how long before nextUpdate the next CRL is made; ``debounce``: how long
+    changes are gathered before one CRL is made for all of them, 0 for none; ``retry_first`` and
+    ``retry_most``: the wait after a failure, which doubles from one to the other."""
+
+    overlap: timedelta = timedelta(hours=12)
+    debounce: timedelta = timedelta(0)
+    retry_first: timedelta = timedelta(seconds=1)
+    retry_most: timedelta = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waiter:
+    """Somebody who waits for a CRL that reaches ``sequence`` and is of this generation or later."""
+
+    sequence: int
+    generation: int
+    done: asyncio.Future[None]
+
+
+class Schedule:
+    """Keeps the CRL of one CA current. ``start`` it, tell it of changes, ``stop`` it.
+
+    ``failures``: attempts that failed since the start, for an alarm; ``failing``: the code of the
+    last failure, or None when the last attempt went well.
+    """
+
+    def __init__(self, generator: Generator, clock: Clock, timing: Timing) -> None:
+        self._generator = generator
+        self._clock = clock
+        self._timing = timing
+        self._wanted = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._waiters: list[_Waiter] = []
+        self._generation = 0
+        self._generating = False
+        self._task: asyncio.Task[None] | None = None
+        self.failures = 0
+        self.failing: str | None = None
+
+    async def start(self, sequence: int) -> None:
+        """Begin; at once, when the current CRL does not reach ``sequence``, the ledger's newest."""
+        current = self._current()
+        if current is None or current.sequence < sequence:
+            self._wanted.set()
+        self._task = asyncio.create_task(self._run(), name=f"crl-schedule-{self._generator.name}")
+
+    def changed(self) -> None:
+        """A certificate of this CA was revoked, held or released: a CRL is due."""
+        self._wanted.set()
+
+    async def caught_up(self, sequence: int) -> None:
+        """Wait until a CRL is out that shows the ledger's change ``sequence``, and ask for it.
+
+        Errors: ``Unavailable("crl-schedule-stopped")`` when ``stop`` comes first.
+        """
+        # A ledger may count a change before a reader of its store can see it. So what was reported
+        # through ``changed`` is in for certain only once a generation that began later has ended.
+        needed = self._generation + (1 if self._wanted.is_set() else 0)
+        current = self._current()
+        if current is None or current.sequence < sequence:
+            self._wanted.set()
+        elif not self._wanted.is_set() and not self._generating:
+            return
+        if self._stopping.is_set() or self._task is None:
+            raise _stopped(self._generator.name)
+        waiter = _Waiter(sequence, needed, asyncio.get_running_loop().create_future())
+        self._waiters.append(waiter)
+        try:
+            await waiter.done
+        finally:
+            self._waiters.remove(waiter)
+
+    async def stop(self) -> None:
+        """Finish the generation that is under way, begin no other, and let the waiters go."""
+        self._stopping.set()
+        if self._task is not None:
+            await self._task
+        for waiter in self._waiters:
+            if not waiter.done.done():
+                waiter.done.set_exception(_stopped(self._generator.name))
+
+    def _current(self) -> IssuedCrl | None:
+        try:
+            return self._generator.current()
+        except Unavailable:
+            return None
+
+    def _due_in(self) -> timedelta:
+        current = self._current()
+        if current is None:
+            return timedelta(0)
+        # A lifetime shorter than the overlap would make CRLs without a pause: half of it is left.
+        lifetime = current.next_update - current.this_update
+        overlap = min(self._timing.overlap, lifetime / 2)
+        return current.next_update - overlap - self._clock.now()
+
+    async def _run(self) -> None:
+        while not self._stopping.is_set():
+            if not self._wanted.is_set():
+                due_in = self._due_in()
+                if due_in > timedelta(0):
+                    await self._wait(min(due_in, LONGEST_SLEEP), or_wanted=True)
+                    continue
+            elif self._timing.debounce:
+                await self._wait(self._timing.debounce)
+                if self._stopping.is_set():
+                    return
+            await self._generate()
+
+    async def _generate(self) -> None:
+        """Make one CRL, trying until it is out or ``stop`` is called."""
+        pause = self._timing.retry_first
+        while not self._stopping.is_set():
+            # Cleared before the ledger is read: what changes from here on asks for another one.
+            self._wanted.clear()
+            self._generation += 1
+            self._generating = True
+            try:
+                crl = await self._generator.issue()
+            except Failure as failure:
+                self._failed(failure.code)
+                _log.error(
+                    "no new CRL for CA %s, the last one stays: %s", self._generator.name, failure
+                )
+            except Exception as error:
+                self._failed("unexpected")
+                _log.exception("no new CRL for CA %s: %s", self._generator.name, error)
+            else:
+                self.failing = None
+                self._let_go(crl.sequence)
+                return
+            finally:
+                self._generating = False
+            await self._wait(pause)
+            pause = min(2 * pause, self._timing.retry_most)
+
+    def _failed(self, code: str) -> None:
+        self.failures += 1
+        self.failing = code
+
+    def _let_go(self, sequence: int) -> None:
+        for waiter in self._waiters:
+            if waiter.sequence > sequence or waiter.generation > self._generation:
+                self._wanted.set()
+            elif not waiter.done.done():
+                waiter.done.set_result(None)
+
+    async def _wait(self, time: timedelta, *, or_wanted: bool = False) -> None:
+        """Wait for ``time``, or for ``stop``, or for a change when told so."""
+        events = [self._stopping, self._wanted] if or_wanted else [self._stopping]
+        tasks = [asyncio.create_task(event.wait()) for event in events]
+        try:
+            await asyncio.wait(
+                tasks, timeout=time.total_seconds(), return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _stopped(name: str) -> Unavailable:
+    return Unavailable("crl-schedule-stopped", f"CA {name} makes no more CRLs: it is stopping")

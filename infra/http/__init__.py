@@ -1,0 +1,1 @@
+"""HTTP servers that slow, large and broken requests cannot hurt."""

@@ -1,0 +1,100 @@
+"""Octets that are served as they are: validators, conditions and ranges (RFC 9110 §13, §14)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from typing import Final
+
+from aiohttp import web
+
+_RANGE: Final = re.compile(r"bytes=(\d{0,15})-(\d{0,15})")
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A document. ``etag``: a strong one, without its quotes; ``cache_control``: the header's
+    value; ``expires``: when it should be fetched again at the latest, if that is known."""
+
+    body: bytes
+    media_type: str
+    etag: str
+    last_modified: datetime
+    cache_control: str
+    expires: datetime | None = None
+
+
+def answer(request: web.Request, document: Served) -> web.Response:
+    """The answer to GET or HEAD: 200, 206, 304, 412 or 416, as the request's conditions say."""
+    etag = f'"{document.etag}"'
+    headers = {
+        "ETag": etag,
+        "Last-Modified": _http_date(document.last_modified),
+        "Cache-Control": document.cache_control,
+    }
+    if document.expires is not None:
+        headers["Expires"] = _http_date(document.expires)
+    if not _holds(request, document):
+        return web.Response(status=412, headers=headers)
+    if not _changed(request, document):
+        return web.Response(status=304, headers=headers)
+    headers["Accept-Ranges"] = "bytes"
+    headers["Content-Type"] = document.media_type
+    return _ranged(request, document, headers)
+
+
+def _holds(request: web.Request, document: Served) -> bool:
+    """If-Match and, without it, If-Unmodified-Since (§13.2.2 steps 1 and 2)."""
+    if request.if_match is not None:
+        return any(
+            not tag.is_weak and tag.value in ("*", document.etag) for tag in request.if_match
+        )
+    since = request.if_unmodified_since
+    return since is None or _second(document.last_modified) <= since
+
+
+def _changed(request: web.Request, document: Served) -> bool:
+    """If-None-Match and, without it, If-Modified-Since (§13.2.2 steps 3 and 4)."""
+    if request.if_none_match is not None:
+        return not any(tag.value in ("*", document.etag) for tag in request.if_none_match)
+    since = request.if_modified_since
+    return since is None or _second(document.last_modified) > since
+
+
+def _ranged(request: web.Request, document: Served, headers: Mapping[str, str]) -> web.Response:
+    size = len(document.body)
+    found = _RANGE.fullmatch(request.headers.get("Range", ""))
+    # A server may ignore Range: several ranges and other units are (§14.2); it counts for GET.
+    if found is None or found.group() == "bytes=-" or request.method != "GET":
+        return web.Response(body=document.body, headers=headers)
+    condition = request.headers.get("If-Range")
+    if condition is not None and condition not in (
+        f'"{document.etag}"',
+        _http_date(document.last_modified),
+    ):
+        return web.Response(body=document.body, headers=headers)
+    first, last = found.groups()
+    if not first:
+        start, stop = max(0, size - int(last)), size
+    else:
+        start, stop = int(first), min(int(last) + 1 if last else size, size)
+        if last and int(last) < int(first):
+            return web.Response(body=document.body, headers=headers)
+    if start >= stop:
+        return web.Response(status=416, headers={**headers, "Content-Range": f"bytes */{size}"})
+    return web.Response(
+        status=206,
+        body=document.body[start:stop],
+        headers={**headers, "Content-Range": f"bytes {start}-{stop - 1}/{size}"},
+    )
+
+
+def _second(at: datetime) -> datetime:
+    return at.astimezone(UTC).replace(microsecond=0)
+
+
+def _http_date(at: datetime) -> str:
+    return format_datetime(_second(at), usegmt=True)

@@ -1,0 +1,380 @@
+"""The engine over HTTP: certificates, authorities, profiles and the log as JSON.
+
+Who may call is decided before this room is entered (``infra.http.auth``); the caller's name is in
+``request["who"]``. Errors are problem documents (RFC 9457), made by the middleware of the app.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from infra.errors import Broken, Rejected
+from infra.http.limits import read_body
+from pki.authority import Application, Authority
+from pki.certificate import Order, parse_certificate
+from pki.export import encode_pem
+from pki.hierarchy import Hierarchy
+from pki.ledger import Ledger
+from pki.log.http import LogKeeper, log_key, log_routes
+from pki.log.proof import prove
+from pki.names import parse_rfc4514
+from pki.profile import Profile
+from pki.profile_check import ProfileChecks
+from pki.record import Record, State
+from pki.serial import format_serial, parse_serial
+from pki.status import Revoked, parse_reason
+
+Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+BASE: Final = "/api/v1"
+MAX_BODY: Final = 256 * 1024
+MAX_PAGE: Final = 1000
+DEFAULT_CA: Final = "issuing"
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/@-]{1,128}")
+_DURATION: Final = re.compile(r"([1-9][0-9]{0,5})([smhdy])")
+_UNITS: Final = {
+    "s": timedelta(seconds=1),
+    "m": timedelta(minutes=1),
+    "h": timedelta(hours=1),
+    "d": timedelta(days=1),
+    "y": timedelta(days=365),
+}
+
+
+class IssueBody(msgspec.Struct, forbid_unknown_fields=True):
+    """What ``POST /certificates`` takes."""
+
+    profile: str
+    csr: str
+    ca: str = DEFAULT_CA
+    request_id: str | None = None
+    lifetime: str | None = None
+    subject: str | None = None
+
+
+class RevokeBody(msgspec.Struct, forbid_unknown_fields=True):
+    """What ``POST /certificates/SERIAL/revoke`` takes."""
+
+    reason: str
+    invalidity_date: str | None = None
+
+
+class Engine(LogKeeper, Protocol):
+    """What the API works on."""
+
+    @property
+    def hierarchy(self) -> Hierarchy: ...
+    @property
+    def ledger(self) -> Ledger: ...
+    @property
+    def profiles(self) -> Mapping[str, Profile]: ...
+    @property
+    def profile_checks(self) -> ProfileChecks: ...
+
+
+class Api:
+    """The handlers; ``routes`` is what an application adds."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def routes(self) -> list[web.RouteDef]:
+        """Everything under ``/api/v1`` that the engine answers."""
+        return [
+            web.post(f"{BASE}/certificates", self.issue),
+            web.get(f"{BASE}/certificates", self.find),
+            web.get(f"{BASE}/certificates/{{serial}}", self.show),
+            web.post(f"{BASE}/certificates/{{serial}}/{{act}}", self.change),
+            web.get(f"{BASE}/authorities", self.authorities),
+            web.get(f"{BASE}/authorities/{{name}}", self.authority),
+            web.get(f"{BASE}/profiles", self.profiles),
+            web.get(f"{BASE}/profiles/{{name}}", self.profile),
+            web.post(f"{BASE}/profiles/{{name}}/check", self.check_profile),
+            web.get(f"{BASE}/log/proof/{{serial}}", self.proof),
+            *log_routes(self._engine, BASE),
+        ]
+
+    async def issue(self, request: web.Request) -> web.Response:
+        """``POST /certificates``: issue one certificate."""
+        body = await _decoded(request, IssueBody)
+        if body.request_id is not None and not _REQUEST_ID.fullmatch(body.request_id):
+            raise Rejected(
+                "bad-request-id", "a request id is 1 to 128 letters, digits or . _ : / @ -"
+            )
+        authority = self._engine.hierarchy.authority(body.ca)
+        order = Order(
+            subject=None if body.subject is None else parse_rfc4514(body.subject).der,
+            lifetime=None if body.lifetime is None else parse_duration(body.lifetime),
+        )
+        record = await authority.issue(
+            Application(
+                profile=body.profile,
+                request=body.csr.encode(),
+                by=_who(request),
+                request_id=body.request_id,
+                order=order,
+            )
+        )
+        return _json(
+            {"certificate": await self._view(record), "chain": _chain(authority)}, status=201
+        )
+
+    async def show(self, request: web.Request) -> web.Response:
+        """``GET /certificates/SERIAL``: one certificate."""
+        return _json(await self._view(await self._record(request)))
+
+    async def find(self, request: web.Request) -> web.Response:
+        """``GET /certificates``: those that match, a page at a time.
+
+        ``subject`` (RFC 4514, whole), ``request_id`` and ``serial`` look one up; without them
+        the ledger is walked in order of its changes, ``after`` being where the last page ended.
+        """
+        query = request.query
+        limit = _whole(query.get("limit", "100"), 1, MAX_PAGE)
+        after = _whole(query.get("after", "0"), 0, 2**62)
+        ca = query.get("ca", DEFAULT_CA)
+        following: int | None = None
+        if "serial" in query:
+            records = [await self._engine.ledger.record(ca, parse_serial(query["serial"]))]
+        elif "request_id" in query:
+            known = await self._engine.ledger.by_request(ca, query["request_id"])
+            records = [] if known is None else [known]
+        elif "subject" in query:
+            subject = parse_rfc4514(query["subject"]).rfc4514()
+            records = await self._engine.ledger.by_subject(subject, limit=limit)
+        else:
+            records = await self._engine.ledger.changed(after, limit=limit)
+            if len(records) == limit:
+                following = records[-1].sequence
+        wanted = [
+            await self._view(record)
+            for record in records
+            if query.get("profile", record.profile) == record.profile
+            and query.get("status", _status(record, self._now())) == _status(record, self._now())
+        ]
+        return _json({"certificates": wanted, "next": following})
+
+    async def change(self, request: web.Request) -> web.Response:
+        """``POST /certificates/SERIAL/revoke|hold|release``: change the status of one."""
+        record = await self._record(request)
+        ledger, who = self._engine.ledger, _who(request)
+        match request.match_info["act"]:
+            case "revoke":
+                body = await _decoded(request, RevokeBody)
+                record = await ledger.revoke(
+                    record.ca,
+                    record.serial,
+                    reason=parse_reason(body.reason),
+                    invalidity_date=_parse_moment(body.invalidity_date),
+                    by=who,
+                )
+            case "hold":
+                record = await ledger.hold(record.ca, record.serial, by=who)
+            case "release":
+                record = await ledger.release(record.ca, record.serial, by=who)
+            case act:
+                raise Rejected("unknown-act", f"{act!r} is none of revoke, hold and release")
+        return _json(await self._view(record))
+
+    async def authorities(self, request: web.Request) -> web.Response:
+        """``GET /authorities``: every CA."""
+        known = self._engine.hierarchy.authorities.values()
+        return _json({"authorities": [_authority_view(authority) for authority in known]})
+
+    async def authority(self, request: web.Request) -> web.Response:
+        """``GET /authorities/NAME``: one CA."""
+        name = request.match_info["name"]
+        return _json(_authority_view(self._engine.hierarchy.authority(name)))
+
+    async def profiles(self, request: web.Request) -> web.Response:
+        """``GET /profiles``: what can be issued."""
+        profiles = sorted(self._engine.profiles.values(), key=lambda profile: profile.name)
+        return _json({"profiles": [_profile_view(profile) for profile in profiles]})
+
+    async def profile(self, request: web.Request) -> web.Response:
+        """``GET /profiles/NAME``: one profile in full."""
+        profile = self._profile(request)
+        return _json(_profile_view(profile) | {"content": profile.content})
+
+    async def check_profile(self, request: web.Request) -> web.Response:
+        """``POST /profiles/NAME/check``: make a certificate with a throwaway key and lint it."""
+        findings = await self._engine.profile_checks.check(self._profile(request))
+        return _json({"findings": [msgspec.to_builtins(finding) for finding in findings]})
+
+    async def proof(self, request: web.Request) -> web.Response:
+        """``GET /log/proof/SERIAL``: that the certificate is in the log, for anybody to check."""
+        record = await self._record(request)
+        if record.state is not State.issued:
+            raise Rejected("not-issued", "this certificate was never issued")
+        await self._engine.ledger.logged(record)
+        note = await self._engine.log.checkpoint(log_key(self._engine))
+        return _json(await prove(self._engine.log, record.act_id, record.certificate, note))
+
+    def _profile(self, request: web.Request) -> Profile:
+        profile = self._engine.profiles.get(request.match_info["name"])
+        if profile is None:
+            known = ", ".join(sorted(self._engine.profiles))
+            raise Rejected("unknown-profile", f"there is no such profile; there are: {known}")
+        return profile
+
+    async def _record(self, request: web.Request) -> Record:
+        serial = parse_serial(request.match_info["serial"])
+        ca = request.query.get("ca")
+        if ca is not None:
+            return await self._engine.ledger.record(ca, serial)
+        # Serial numbers are random over all CAs, so at most one of them knows it.
+        for name in self._engine.hierarchy.authorities:
+            with suppress(Rejected):
+                return await self._engine.ledger.record(name, serial)
+        raise Rejected(
+            "no-such-certificate", f"no CA here ever issued a certificate {format_serial(serial)}"
+        )
+
+    async def _view(self, record: Record) -> dict[str, Any]:
+        view: dict[str, Any] = {
+            "serial": format_serial(record.serial),
+            "ca": record.ca,
+            "profile": record.profile,
+            "state": record.state.value,
+            "status": _status(record, self._now()),
+            "subject": record.subject,
+            "not_after": moment(record.not_after),
+            "request_id": record.request_id,
+            "sequence": record.sequence,
+        }
+        if record.state is State.issued:
+            certificate = parse_certificate(record.certificate)
+            view |= {
+                "issuer": certificate.issuer.rfc4514(),
+                "not_before": moment(certificate.not_before),
+                "issued_at": moment(record.issued_at),
+                "pem": _pem(record.certificate),
+                "sha256": certificate.sha256.hex(),
+                "log_index": await self._engine.log.find(record.act_id),
+            }
+        if isinstance(record.status, Revoked):
+            suspect = record.status.invalidity_date
+            view |= {
+                "revoked_at": moment(record.status.at),
+                "reason": record.status.reason.name,
+                "invalidity_date": None if suspect is None else moment(suspect),
+            }
+        return view
+
+    def _now(self) -> datetime:
+        return self._engine.ledger.now()
+
+
+def parse_duration(text: str) -> timedelta:
+    """A length of time such as ``90d``: a number of s, m, h, d or y (365 days)."""
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise Rejected("bad-duration", f"{text!r} is no length of time; write 12h, 90d or 2y")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def _status(record: Record, now: datetime) -> str:
+    if record.state is not State.issued:
+        return record.state.value
+    if isinstance(record.status, Revoked):
+        return "hold" if record.status.on_hold else "revoked"
+    return "expired" if now > record.not_after else "good"
+
+
+def _chain(authority: Authority) -> list[str]:
+    issuer = authority.issuer
+    return [] if issuer is None else [_pem(der) for der in (issuer.certificate, *issuer.chain)]
+
+
+def _who(request: web.Request) -> str:
+    return str(request["who"])
+
+
+def _whole(text: str, least: int, most: int) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        raise Rejected("bad-number", f"{text[:40]!r} is no whole number")
+    value = int(text)
+    if not least <= value <= most:
+        raise Rejected("bad-number", f"{value} is not from {least} to {most}")
+    return value
+
+
+def _parse_moment(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise Rejected(
+            "bad-time", f"{text[:40]!r} is no time; write 2026-11-22T10:00:00Z"
+        ) from error
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+
+
+def moment(at: datetime) -> str:
+    """A time as RFC 3339 writes it, in UTC."""
+    return at.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _authority_view(authority: Authority) -> dict[str, Any]:
+    issuer = authority.issuer
+    if issuer is None:
+        raise Broken("authority-unfinished", f"CA {authority.name} has no certificate")
+    certificate = parse_certificate(issuer.certificate)
+    return {
+        "name": authority.name,
+        "subject": certificate.subject.rfc4514(),
+        "issuer": certificate.issuer.rfc4514(),
+        "serial": format_serial(certificate.serial),
+        "not_before": moment(certificate.not_before),
+        "not_after": moment(certificate.not_after),
+        "key_uri": authority.signer.uri,
+        "key_type": authority.signer.key_type.value,
+        "algorithm": authority.signer.algorithm.name,
+        "pem": _pem(issuer.certificate),
+        "chain": [_pem(der) for der in issuer.chain],
+        "crl_url": issuer.crl_url,
+        "ocsp_url": issuer.ocsp_url,
+        "certificate_url": issuer.certificate_url,
+    }
+
+
+def _pem(certificate: bytes) -> str:
+    return encode_pem("CERTIFICATE", certificate).decode()
+
+
+def _profile_view(profile: Profile) -> dict[str, Any]:
+    lifetime = profile.validity.lifetime
+    spans = [f"{lifetime.years}y"] if lifetime.years else []
+    spans += [f"{lifetime.exact.days}d"] if lifetime.exact.days else []
+    return {
+        "name": profile.name,
+        "title": profile.description,
+        "key_types": sorted(profile.key_types),
+        "validity": " ".join(spans) or str(lifetime.exact),
+        "rulebook": profile.rulebook,
+        "fingerprint": profile.fingerprint,
+    }
+
+
+def _json(document: Mapping[str, Any], status: int = 200) -> web.Response:
+    return web.Response(
+        body=msgspec.json.encode(document), status=status, content_type="application/json"
+    )
+
+
+_Body = TypeVar("_Body", bound=msgspec.Struct)
+
+
+async def _decoded(request: web.Request, kind: type[_Body]) -> _Body:
+    try:
+        return msgspec.json.decode(await read_body(request, MAX_BODY), type=kind)
+    except msgspec.MsgspecError as error:
+        raise Rejected("bad-body", f"the body is not the JSON that is expected: {error}") from error

@@ -1,0 +1,304 @@
+"""One CA: reserve → build → check → intend → sign → complete → announce.
+
+The order is the promise. The serial number is reserved and the to-be-signed octets are written
+down in one change of the ledger before the key is used, so no signature exists that the ledger
+does not know; the certificate is kept and logged before anybody sees it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from infra.errors import Broken, Failure, Rejected, Unavailable
+from infra.store.port import Conflict, Duplicate
+from pki import conformance
+from pki.algorithms import verify
+from pki.certificate import Order, assemble, build, parse_tbs
+from pki.findings import Finding, Severity
+from pki.issuer import Issuer
+from pki.ledger import Ledger
+from pki.lint import Linter
+from pki.profile import Profile
+from pki.record import Intent, Record, State
+from pki.request import CertificateRequest, parse_request
+from pki.serial import new_serial
+from pki.signer.port import Signer
+from pki.status import RevocationReason, Revoked
+from pki.throwaway import Throwaway
+
+SERIAL_OCTETS: Final = 16
+"""127 random bits or so, of the 20 octets that RFC 5280 §4.1.2.2 allows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """What somebody asks a CA for.
+
+    ``request``: PKCS#10 in PEM or DER; ``by``: who asks, for the log (never a personal name);
+    ``request_id``: the asker's own name for this application, so that asking twice gives one
+    certificate; ``order``: what the asker sets beyond the request.
+    """
+
+    profile: str
+    request: bytes
+    by: str
+    request_id: str | None = None
+    order: Order = field(default_factory=Order)
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """How much is checked beyond what is always checked.
+
+    ``lint_share``: the share of certificates that pkilint sees before they are signed, 0 to 1;
+    ``verify_share``: the share of signatures that are verified before they are kept, 0 to 1.
+    """
+
+    lint_share: float = 0.0
+    verify_share: float = 1.0
+
+
+class Authority:
+    """A CA with its key. ``issuer`` is None only while its own root certificate is made."""
+
+    def __init__(
+        self,
+        name: str,
+        issuer: Issuer | None,
+        signer: Signer,
+        profiles: Mapping[str, Profile],
+        ledger: Ledger,
+        linter: Linter,
+        *,
+        checks: Checks = Checks(),
+        step: Callable[[str], None] = lambda step: None,
+    ) -> None:
+        self.name = name
+        self.issuer = issuer
+        self.signer = signer
+        self._profiles = profiles
+        self._ledger = ledger
+        self._linter = linter
+        self._checks = checks
+        self._step = step
+        self._keys_in_flight: dict[bytes, str] = {}
+        self._requests_in_flight: dict[str, asyncio.Future[None]] = {}
+
+    def profile(self, name: str) -> Profile:
+        """A profile by its name. Errors: ``unknown-profile``."""
+        profile = self._profiles.get(name)
+        if profile is None:
+            raise Rejected(
+                "unknown-profile",
+                f"there is no profile {name!r}; choose one of {', '.join(sorted(self._profiles))}",
+            )
+        return profile
+
+    async def issue(self, application: Application) -> Record:
+        """Issue one certificate, durably recorded and logged on return.
+
+        Errors: everything that ``pki.request``, ``pki.profile`` and ``pki.weak_keys`` refuse;
+        ``request-id-reused``, ``key-reused``, ``key-compromised``, ``ca-expired``,
+        ``lint-findings``; ``Unavailable`` from the token or the store.
+        """
+        profile = self.profile(application.profile)
+        request = parse_request(application.request)
+        if application.request_id is None:
+            return await self._issue(profile, request, application)
+        return await self._issue_once(profile, request, application, application.request_id)
+
+    async def _issue_once(
+        self, profile: Profile, request: CertificateRequest, application: Application, id: str
+    ) -> Record:
+        while (other := self._requests_in_flight.get(id)) is not None:
+            await asyncio.wait([other])
+        self._requests_in_flight[id] = asyncio.get_running_loop().create_future()
+        try:
+            known = await self._ledger.by_request(self.name, id)
+            if known is None:
+                return await self._issue(profile, request, application)
+            if known.request_hash != _request_hash(profile, request, application.order):
+                raise Rejected(
+                    "request-id-reused",
+                    f"request id {id!r} was used for another request; use a new one",
+                )
+            if known.state is State.intended:
+                return await self._sign(known)
+            await self._ledger.logged(known)
+            return known
+        finally:
+            self._requests_in_flight.pop(id).set_result(None)
+
+    async def _issue(
+        self, profile: Profile, request: CertificateRequest, application: Application
+    ) -> Record:
+        now = self._ledger.now()
+        if self.issuer is not None and now >= self.issuer.not_after:
+            raise Rejected(
+                "ca-expired",
+                f"CA {self.name} ended at {self.issuer.not_after:%Y-%m-%dT%H:%M:%SZ}; "
+                "issue from a newer CA",
+            )
+        key_hash = hashlib.sha256(request.public_key_info).digest()
+        while True:
+            serial = new_serial(os.urandom(SERIAL_OCTETS))
+            self._step("reserved")
+            tbs = build(
+                profile,
+                request,
+                self.issuer,
+                signature_algorithm=self.signer.algorithm,
+                serial=serial,
+                now=now,
+                order=application.order,
+            )
+            self._step("built")
+            findings = conformance.check(
+                tbs,
+                profile,
+                request,
+                self.issuer,
+                signature_algorithm=self.signer.algorithm,
+                serial=serial,
+                now=now,
+                order=application.order,
+            )
+            if findings:
+                raise Broken("check-findings", _explain(findings))
+            certificate = parse_tbs(tbs)
+            subject = certificate.subject.rfc4514()
+            await self._key_is_free(key_hash, subject)
+            if _in_share(serial, self._checks.lint_share):
+                await self._lint(profile, tbs)
+            self._step("checked")
+            self._keys_in_flight[key_hash] = subject
+            try:
+                record = await self._ledger.intend(
+                    Intent(
+                        ca=self.name,
+                        serial=serial,
+                        profile=profile.name,
+                        tbs_certificate=tbs,
+                        key_hash=key_hash,
+                        subject=subject,
+                        not_after=certificate.not_after,
+                        by=application.by,
+                        request_id=application.request_id,
+                        request_hash=_request_hash(profile, request, application.order),
+                    )
+                )
+            except Duplicate as duplicate:
+                if duplicate.index == "id":
+                    continue  # this serial number is taken: draw another
+                raise Unavailable(
+                    "request-in-progress",
+                    "another node works on this request id; ask again for its certificate",
+                    retry_after=1.0,
+                ) from duplicate
+            finally:
+                del self._keys_in_flight[key_hash]
+            self._step("intended")
+            return await self._sign(record)
+
+    async def _sign(self, record: Record) -> Record:
+        """Sign an intent and keep the certificate. An intent whose asker cannot come back for
+        it is void when its signature cannot be made."""
+        try:
+            signature = await self.signer.sign(record.tbs_certificate)
+            self._step("signed")
+            if _in_share(record.serial, self._checks.verify_share):
+                verify(
+                    self.signer.algorithm,
+                    self.signer.public_key_info,
+                    signature,
+                    record.tbs_certificate,
+                )
+        except Failure as failure:
+            if record.request_id is None:
+                await self._ledger.void(record, failure.code)
+            raise
+        certificate = assemble(record.tbs_certificate, self.signer.algorithm, signature)
+        done = await self._ledger.complete(record, certificate)
+        self._step("completed")
+        return done
+
+    async def recover(self) -> list[Record]:
+        """Finish what a crash has interrupted, and return what became of it.
+
+        An intent with a request id is completed: its asker comes back for the certificate. One
+        without is void: its asker has seen an error, and a second application must not lead to
+        two certificates.
+        """
+        finished = []
+        for record in await self._ledger.unfinished():
+            if record.ca != self.name:
+                continue
+            try:
+                if record.request_id is None:
+                    finished.append(await self._ledger.void(record, "interrupted"))
+                else:
+                    finished.append(await self._sign(record))
+            except Conflict:
+                continue  # another node was faster
+        return finished
+
+    async def _key_is_free(self, key_hash: bytes, subject: str) -> None:
+        # Two applications for one key and two subjects at the same moment: the second loses.
+        owner = self._keys_in_flight.get(key_hash, subject)
+        for record in await self._ledger.by_key(key_hash):
+            if isinstance(record.status, Revoked) and record.status.reason in _COMPROMISED:
+                raise Rejected(
+                    "key-compromised",
+                    "a certificate for this key was revoked because the key is compromised; "
+                    "make a new key",
+                )
+            if record.state is not State.void and record.subject != subject:
+                owner = record.subject
+        if owner != subject:
+            raise Rejected(
+                "key-reused", "this key is certified for another subject; make a new key"
+            )
+
+    async def _lint(self, profile: Profile, tbs: bytes) -> None:
+        algorithm, key_type = self.signer.algorithm, self.signer.key_type
+        signature = Throwaway.of(key_type, algorithm).sign(tbs)
+        findings = await self._linter.certificate(
+            assemble(tbs, algorithm, signature), profile.rulebook
+        )
+        errors = [
+            finding
+            for finding in findings
+            if finding.severity is Severity.ERROR and finding.code not in profile.waived_findings
+        ]
+        if errors:
+            raise Rejected("lint-findings", _explain(errors))
+
+
+_COMPROMISED: Final = (RevocationReason.keyCompromise, RevocationReason.cACompromise)
+
+
+def _request_hash(profile: Profile, request: CertificateRequest, order: Order) -> bytes:
+    """What is asked for, without the request's signature: that differs each time it is made."""
+    digest = hashlib.sha256(profile.name.encode())
+    for part in (
+        request.subject,
+        request.public_key_info,
+        *(ext.oid.encode() + ext.value for ext in request.extensions),
+        repr(order).encode(),
+    ):
+        digest.update(len(part).to_bytes(4, "big") + part)
+    return digest.digest()
+
+
+def _in_share(serial: int, share: float) -> bool:
+    # Serial numbers are random, so their last digits draw lots.
+    return serial % 1_000_000 < share * 1_000_000
+
+
+def _explain(findings: Iterable[Finding]) -> str:
+    return "; ".join(f"{finding.code} ({finding.detail})" for finding in findings)

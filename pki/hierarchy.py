@@ -1,0 +1,260 @@
+"""The CAs of one installation: made once, each step of it safe to repeat.
+
+Nothing here asks whether it was interrupted: a key that is there is opened, a certificate that was
+issued under the same request id comes back as it is, so a second run completes what a first began.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final, cast
+
+from infra.errors import Broken, Rejected
+from infra.store.port import Collection, Document, Duplicate, Store
+from pki import oids
+from pki.algorithms import KeyType
+from pki.authority import Application, Authority, Checks
+from pki.certificate import parse_certificate
+from pki.issuer import Issuer
+from pki.ledger import Ledger
+from pki.lint import Linter
+from pki.log.act import Act
+from pki.log.log import Log
+from pki.names import encode_name, parse_name, parse_rfc4514
+from pki.profile import Profile
+from pki.request import assemble_request, build_request_info
+from pki.signer.port import KeyStore, Signer
+
+AUTHORITIES: Final = Collection("authorities")
+SERVICE_KEYS: Final = Collection("service_keys")
+COLLECTIONS: Final = (AUTHORITIES, SERVICE_KEYS)
+
+SYSTEM: Final = "system"
+"""Who asks, where the program itself does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A CA that is to be. ``subject``: RFC 4514; ``parent`` None makes it a root."""
+
+    name: str
+    subject: str
+    key_type: KeyType
+    profile: str
+    parent: str | None
+
+
+DEVELOPMENT: Final = (
+    Plan("root", "CN=DigitalID Development Root CA,O=DigitalID,C=AQ", KeyType.P_384, "root", None),
+    Plan(
+        "issuing",
+        "CN=DigitalID Development Issuing CA,O=DigitalID,C=AQ",
+        KeyType.P_256,
+        "subordinate-ca",
+        "root",
+    ),
+)
+"""The hierarchy that a first run makes for itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Urls:
+    """Where relying parties find what belongs to a CA."""
+
+    crl: str
+    ocsp: str
+    certificate: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResponderKey:
+    """An OCSP responder's key with the certificate (DER) that a CA gave it (RFC 6960 §4.2.2.2)."""
+
+    issuer: Issuer
+    signer: Signer
+    certificate: bytes
+    not_after: datetime
+
+
+class Hierarchy:
+    """Opens and makes CAs, their OCSP responders and the log's key."""
+
+    def __init__(
+        self,
+        store: Store,
+        keys: KeyStore,
+        ledger: Ledger,
+        log: Log,
+        linter: Linter,
+        profiles: Mapping[str, Profile],
+        *,
+        urls: Callable[[str], Urls],
+        checks: Checks,
+        step: Callable[[str], None] = lambda step: None,
+    ) -> None:
+        self._store = store
+        self._keys = keys
+        self._ledger = ledger
+        self._log = log
+        self._linter = linter
+        self._profiles = profiles
+        self._urls = urls
+        self._checks = checks
+        self._step = step
+        self.authorities: dict[str, Authority] = {}
+
+    async def open(self) -> None:
+        """Open every CA that was made, with its key."""
+        async for stored in self._store.scan(AUTHORITIES):
+            signer = await self._keys.open(str(stored.body["key"]))
+            self.authorities[stored.id] = self._authority(
+                stored.id, self._issuer(stored.id, stored.body), signer
+            )
+
+    async def create(self, plan: Plan) -> Authority:
+        """The CA of this plan, made now unless it is there.
+
+        Errors: ``no-such-authority`` for its parent; what keys and issuance refuse.
+        """
+        known = self.authorities.get(plan.name)
+        if known is not None:
+            return known
+        parent = None if plan.parent is None else self.authority(plan.parent)
+        signer = await self._key(plan.name, plan.key_type)
+        request = await _request(signer, plan.subject)
+        authority = self._authority(plan.name, None, signer)
+        record = await (parent or authority).issue(
+            Application(
+                profile=plan.profile, request=request, by=SYSTEM, request_id=f"ca/{plan.name}"
+            )
+        )
+        chain: list[bytes] = []
+        if parent is not None and parent.issuer is not None:
+            chain = [parent.issuer.certificate, *parent.issuer.chain]
+        body: Document = {
+            "key": signer.uri,
+            "certificate": record.certificate,
+            "chain": list(chain),
+            "profile": plan.profile,
+        }
+        await self._log.append(
+            Act(
+                id=f"ca/{plan.name}",
+                what="ca.create",
+                who=SYSTEM,
+                when=record.issued_at,
+                object_hash=parse_certificate(record.certificate).sha256,
+                detail={"issuer": record.ca, "name": plan.name},
+            )
+        )
+        await self._store.insert(AUTHORITIES, plan.name, body)
+        authority.issuer = self._issuer(plan.name, body)
+        self.authorities[plan.name] = authority
+        return authority
+
+    def authority(self, name: str) -> Authority:
+        """A CA by its name. Errors: ``no-such-authority``."""
+        authority = self.authorities.get(name)
+        if authority is None:
+            known = ", ".join(self.authorities) or "none yet: run `digitalid init`"
+            raise Rejected("no-such-authority", f"there is no CA {name!r}; there are: {known}")
+        return authority
+
+    def subject(self, name: str) -> str:
+        """The name in a CA's certificate (RFC 4514). Errors: ``no-such-authority``."""
+        issuer = self.authority(name).issuer
+        return "" if issuer is None else parse_name(issuer.subject).rfc4514()
+
+    async def responder_key(self, name: str, *, renew_before: timedelta) -> ResponderKey:
+        """The OCSP responder of a CA; a new certificate for its key if the last one ends within
+        ``renew_before``."""
+        authority = self.authority(name)
+        if authority.issuer is None:
+            raise Broken("authority-unfinished", f"CA {name} has no certificate")
+        signer = await self._key(f"{name}-ocsp", KeyType.P_256)
+        subject = authority.profile("ocsp-responder")
+        count = 0
+        while True:
+            record = await authority.issue(
+                Application(
+                    profile=subject.name,
+                    request=await _request(signer, _responder_subject(authority.issuer)),
+                    by=SYSTEM,
+                    request_id=f"ocsp/{count}",
+                )
+            )
+            if record.not_after - self._ledger.now() > renew_before:
+                return ResponderKey(authority.issuer, signer, record.certificate, record.not_after)
+            count += 1
+
+    async def log_key(self) -> Signer:
+        """The key that signs the log's checkpoints."""
+        return await self._key("log", KeyType.P_256)
+
+    async def _key(self, label: str, key_type: KeyType) -> Signer:
+        stored = await self._store.get(SERVICE_KEYS, label)
+        if stored is None:
+            try:
+                uri = await self._keys.generate(label, key_type)
+            except Rejected as rejected:
+                if rejected.code != "key-exists":
+                    raise
+                # Made by a run that was stopped before it could write the next line.
+                uri = self._keys.uri(label)
+            try:
+                stored = await self._store.insert(SERVICE_KEYS, label, {"uri": uri})
+            except Duplicate:
+                return await self._key(label, key_type)
+            self._step("key")
+        return await self._keys.open(cast(str, stored.body["uri"]))
+
+    def _authority(self, name: str, issuer: Issuer | None, signer: Signer) -> Authority:
+        return Authority(
+            name,
+            issuer,
+            signer,
+            self._profiles,
+            self._ledger,
+            self._linter,
+            checks=self._checks,
+            step=self._step,
+        )
+
+    def _issuer(self, name: str, body: Document) -> Issuer:
+        der = cast(bytes, body["certificate"])
+        certificate = parse_certificate(der)
+        urls = self._urls(name)
+        return Issuer(
+            name=name,
+            certificate=der,
+            subject=certificate.subject.der,
+            public_key_info=certificate.public_key_info,
+            key_identifier=certificate.subject_key_identifier,
+            not_before=certificate.not_before,
+            not_after=certificate.not_after,
+            chain=tuple(cast("list[bytes]", body["chain"])),
+            crl_url=urls.crl,
+            ocsp_url=urls.ocsp,
+            certificate_url=urls.certificate,
+        )
+
+
+def _responder_subject(issuer: Issuer) -> str:
+    """The CA's name, its common name followed by what the responder is for."""
+    name = parse_name(issuer.subject)
+    attributes = [attribute for rdn in name.rdns for attribute in rdn]
+    renamed = [
+        replace(attribute, value=f"{attribute.value} OCSP")
+        if attribute.type == oids.COMMON_NAME
+        else attribute
+        for attribute in attributes
+    ]
+    return encode_name(renamed).rfc4514()
+
+
+async def _request(signer: Signer, subject: str) -> bytes:
+    """A request (PKCS#10, DER) for one of our own keys. ``subject``: RFC 4514."""
+    info = build_request_info(parse_rfc4514(subject).der, signer.public_key_info, ())
+    return assemble_request(info, signer.algorithm, await signer.sign(info))

@@ -1,0 +1,128 @@
+"""The log over HTTP: its head, new checkpoints, and a replay of all of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import msgspec
+from aiohttp import web
+
+from infra.errors import Failure, Rejected
+from infra.store.port import Store
+from pki.export import encode_pem
+from pki.log.audit import Progress, Report, verify_log
+from pki.log.checkpoint import verifier_key
+from pki.log.log import Log
+from pki.signer.port import Signer
+
+
+class LogKeeper(Protocol):
+    """Whose log it is; ``log_signer`` is None until there is a key for checkpoints."""
+
+    @property
+    def store(self) -> Store: ...
+    @property
+    def log(self) -> Log: ...
+    @property
+    def log_signer(self) -> Signer | None: ...
+
+
+def log_routes(keeper: LogKeeper, base: str) -> list[web.RouteDef]:
+    """``GET {base}/log``, ``POST {base}/log/checkpoint`` and ``POST {base}/log/verify``.
+
+    The last answers with lines of JSON: ``{"done", "total"}`` from time to time, then
+    ``{"report"}``, or ``{"code", "detail"}`` when the replay could not end.
+    """
+
+    async def show(request: web.Request) -> web.Response:
+        return _json(await _head(keeper))
+
+    async def checkpoint(request: web.Request) -> web.Response:
+        await keeper.log.checkpoint(log_key(keeper))
+        return _json(await _head(keeper), status=201)
+
+    async def verify(request: web.Request) -> web.StreamResponse:
+        lines: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+
+        def progress(done: int, total: int) -> None:
+            lines.put_nowait({"done": done, "total": total})
+
+        task = asyncio.create_task(_replay(keeper, progress))
+        task.add_done_callback(lambda _: lines.put_nowait(None))
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        await response.prepare(request)
+        try:
+            while (line := await lines.get()) is not None:
+                await response.write(msgspec.json.encode(line) + b"\n")
+            await response.write(msgspec.json.encode(await task) + b"\n")
+        finally:
+            task.cancel()
+        await response.write_eof()
+        return response
+
+    return [
+        web.get(f"{base}/log", show),
+        web.post(f"{base}/log/checkpoint", checkpoint),
+        web.post(f"{base}/log/verify", verify),
+    ]
+
+
+def log_key(keeper: LogKeeper) -> Signer:
+    """The key that signs checkpoints. Errors: ``no-such-authority`` before there is one."""
+    if keeper.log_signer is None:
+        raise Rejected("no-such-authority", "there is no CA yet; run `digitalid init`")
+    return keeper.log_signer
+
+
+def report_view(report: Report) -> dict[str, Any]:
+    """What a replay has found, ready for JSON."""
+    return {
+        "ok": report.ok,
+        "leaves": report.size,
+        "root": report.root.hex(),
+        "vouched_for": report.covered,
+        "checkpoints": report.checkpoints,
+        "first_altered": report.first_altered,
+        "findings": [
+            {
+                "code": finding.code,
+                "start": finding.start,
+                "end": finding.end,
+                "detail": finding.detail,
+            }
+            for finding in report.findings
+        ],
+    }
+
+
+async def _replay(keeper: LogKeeper, progress: Progress) -> dict[str, Any]:
+    try:
+        key = verifier_key(keeper.log.origin, log_key(keeper).public_key_info)
+        report = await verify_log(
+            keeper.store, origin=keeper.log.origin, keys=[key], progress=progress
+        )
+    except Failure as failure:
+        # The answer has begun: the status of HTTP cannot say it any more.
+        return {"code": failure.code, "detail": failure.detail}
+    return {"report": report_view(report)}
+
+
+async def _head(keeper: LogKeeper) -> dict[str, Any]:
+    key_info = log_key(keeper).public_key_info
+    note = await keeper.log.last_checkpoint()
+    return {
+        "origin": keeper.log.origin,
+        "size": keeper.log.size,
+        "root": keeper.log.root().hex(),
+        "checkpoint": None if note is None else note.decode(),
+        "key": str(verifier_key(keeper.log.origin, key_info)),
+        "key_pem": encode_pem("PUBLIC KEY", key_info).decode(),
+    }
+
+
+def _json(document: Mapping[str, Any], status: int = 200) -> web.Response:
+    return web.Response(
+        body=msgspec.json.encode(document), status=status, content_type="application/json"
+    )

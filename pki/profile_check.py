@@ -1,0 +1,147 @@
+"""Each profile is tried before it is used: a certificate of it, signed by a throwaway key, is
+built, checked and linted whenever the profile is new or has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from infra.errors import Rejected
+from infra.store.port import Collection, Store
+from pki import conformance
+from pki.algorithms import KeyType, load_public_key, usual_algorithm
+from pki.certificate import assemble, build, parse_certificate
+from pki.findings import Finding, Severity
+from pki.general_name import encode_general_names, parse_general_name
+from pki.issuer import Issuer
+from pki.lint import Linter
+from pki.names import parse_rfc4514
+from pki.oids import SUBJECT_ALT_NAME
+from pki.profile import Profile, Sample
+from pki.request import CertificateRequest, RequestedExtension
+from pki.throwaway import Throwaway
+
+COLLECTION: Final = Collection("profile_checks")
+
+_SERIAL: Final = 0x4DF6A7C2_90B8E1D3_5C7A9F10_2B4D6E81
+_KEY_TYPES: Final = (KeyType.P_256, KeyType.P_384, KeyType.ED25519, KeyType.RSA_2048)
+"""What a sample's key is, the first that the profile takes: quick ones first."""
+
+
+def try_out(
+    profile: Profile, issuer: Issuer | None, now: datetime
+) -> tuple[bytes, tuple[Finding, ...]]:
+    """A certificate (DER) for the profile's sample, and how it deviates from the profile.
+
+    ``issuer``: a CA whose key is ``Throwaway.of(P-256)``, or None for a self-signed one.
+    Errors: what ``build`` refuses, when the sample does not fit the profile.
+    """
+    sample = profile.sample
+    if sample is None:
+        raise Rejected(
+            "profile-sample-missing",
+            f"profile {profile.name} has no [sample] to try it out with; give it one",
+        )
+    key_type = next((known for known in _KEY_TYPES if known in profile.key_types), None)
+    key_type = key_type or min(profile.key_types)
+    subject_key = Throwaway.of(key_type, usual_algorithm(key_type))
+    signer = subject_key if issuer is None else _issuer_key()
+    request = CertificateRequest(
+        der=b"",
+        subject=parse_rfc4514(sample.subject).der,
+        public_key_info=subject_key.public_key_info,
+        key_type=key_type,
+        extensions=_names(sample),
+    )
+    tbs = build(
+        profile, request, issuer, signature_algorithm=signer.algorithm, serial=_SERIAL, now=now
+    )
+    findings = conformance.check(
+        tbs, profile, request, issuer, signature_algorithm=signer.algorithm, serial=_SERIAL, now=now
+    )
+    return assemble(tbs, signer.algorithm, signer.sign(tbs)), findings
+
+
+class ProfileChecks:
+    """Tries profiles out, and remembers by their fingerprint which were found good."""
+
+    def __init__(self, store: Store, linter: Linter) -> None:
+        self._store = store
+        self._linter = linter
+
+    async def check_all(self, profiles: Mapping[str, Profile]) -> None:
+        """Check every profile that is new or has changed since it was last found good.
+
+        Errors: ``profile-findings``, naming the profile and the codes.
+        """
+        for profile in profiles.values():
+            known = await self._store.get(COLLECTION, profile.fingerprint)
+            if known is not None:
+                continue
+            findings = await self.check(profile)
+            errors = [finding for finding in findings if finding.severity is Severity.ERROR]
+            if errors:
+                listed = "; ".join(f"{finding.code} ({finding.detail})" for finding in errors)
+                raise Rejected("profile-findings", f"profile {profile.name}: {listed}")
+            await self._store.insert(COLLECTION, profile.fingerprint, {"profile": profile.name})
+
+    async def check(self, profile: Profile) -> tuple[Finding, ...]:
+        """What is found on a certificate of this profile. Errors: what ``build`` refuses."""
+        now = datetime.now(UTC)
+        certificate, findings = try_out(profile, _issuer(profile), now)
+        linted = await self._linter.certificate(certificate, profile.rulebook)
+        return findings + tuple(
+            finding for finding in linted if finding.code not in profile.waived_findings
+        )
+
+
+def _names(sample: Sample) -> tuple[RequestedExtension, ...]:
+    if not sample.alternative_names:
+        return ()
+    names = [parse_general_name(name) for name in sample.alternative_names]
+    return (RequestedExtension(SUBJECT_ALT_NAME, False, encode_general_names(names)),)
+
+
+def _issuer_key() -> Throwaway:
+    return Throwaway.of(KeyType.P_256, usual_algorithm(KeyType.P_256))
+
+
+@lru_cache(maxsize=1)
+def _ca_certificate() -> bytes:
+    """A throwaway CA, made by cryptography: it is not what is tried out."""
+    name = x509.Name.from_rfc4514_string("CN=Throwaway CA,O=Registry,C=AQ")
+    key = _issuer_key()
+    public_key = load_public_key(key.public_key_info)
+    start = datetime.now(UTC).replace(microsecond=0) - timedelta(days=1)
+    builder = (
+        x509.CertificateBuilder(name, name, public_key, 1, start, start + timedelta(days=36500))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+    )
+    return builder.sign(key.private_key, SHA256()).public_bytes(Encoding.DER)
+
+
+def _issuer(profile: Profile) -> Issuer | None:
+    if profile.self_signed:
+        return None
+    certificate = parse_certificate(_ca_certificate())
+    base = "http://pki.example.org"
+    return Issuer(
+        name="throwaway",
+        certificate=certificate.der,
+        subject=certificate.subject.der,
+        public_key_info=certificate.public_key_info,
+        key_identifier=certificate.subject_key_identifier,
+        not_before=certificate.not_before,
+        not_after=certificate.not_after,
+        chain=(),
+        crl_url=f"{base}/crl/throwaway.crl",
+        ocsp_url=f"{base}/ocsp",
+        certificate_url=f"{base}/aia/throwaway.cer",
+    )

@@ -1,0 +1,357 @@
+"""Private keys on a PKCS#11 token, signed with by way of a process that holds its sessions."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeVar, cast
+
+import msgspec
+
+from infra.errors import Broken, Failure, Rejected, Unavailable
+from pki.algorithms import SIGNATURE_ALGORITHMS, KeyType, SignatureAlgorithm, key_type_of
+from pki.signer.messages import (
+    Answer,
+    Failed,
+    Frames,
+    GenerateKey,
+    KeyMade,
+    KeyOpened,
+    OpenKey,
+    Request,
+    Signed,
+    SignMessage,
+    Start,
+    Started,
+    frame,
+)
+from pki.signer.uri import Pkcs11Uri, check_label, parse
+
+_DECODER: Final = msgspec.msgpack.Decoder(Answer)
+_ROOT: Final = Path(__file__).resolve().parents[2]
+_LONG_MESSAGE: Final = 1 << 18  # octets; hashing more than this is left to a thread
+_FIRST_DELAY: Final = 0.25  # seconds until the second attempt to reach a token; doubles each time
+_LAST_DELAY: Final = 30.0
+
+Expected = TypeVar("Expected", Started, KeyOpened, KeyMade)
+
+
+class _Connection(asyncio.Protocol):
+    """A token process and the requests that it has not answered yet."""
+
+    def __init__(self, process: subprocess.Popen[bytes], patience: float) -> None:
+        self.lost: str | None = None
+        self._process = process
+        self._patience = patience
+        self._frames = Frames()
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.WriteTransport | None = None
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._outgoing: list[bytes] = []
+        self._last_id = 0
+        self._answered = 0
+        self._watch: asyncio.TimerHandle | None = None
+
+    def request(self, request_of: Callable[[int], Request]) -> asyncio.Future[Any]:
+        """Send a request under a new number; the future is its answer."""
+        if self.lost is not None:
+            raise _away(self.lost)
+        self._last_id += 1
+        answer = self._loop.create_future()
+        self._waiting[self._last_id] = answer
+        if not self._outgoing:
+            self._loop.call_soon(self._flush)
+        self._outgoing.append(frame(request_of(self._last_id)))
+        if self._watch is None:
+            self._watch_from_now()
+        return answer
+
+    async def ask(self, expected: type[Expected], request_of: Callable[[int], Request]) -> Expected:
+        """Send a request and wait for an answer of this type."""
+        answer = await self.request(request_of)
+        if not isinstance(answer, expected):
+            raise Broken("bad-token-answer", f"{type(answer).__name__} is not {expected.__name__}")
+        return answer
+
+    def lose(self, why: str) -> None:
+        """Give the process up: whoever waits for it hears that the token is away."""
+        if self.lost is not None:
+            return
+        self.lost = why
+        self._process.kill()
+        if self._transport is not None:
+            self._transport.abort()
+        if self._watch is not None:
+            self._watch.cancel()
+        for answer in self._waiting.values():
+            if not answer.done():
+                answer.set_exception(_away(why))
+        self._waiting.clear()
+        self._outgoing.clear()
+
+    async def close(self) -> None:
+        """End the process and wait until it has ended."""
+        self.lose("the key store has been closed")
+        await asyncio.to_thread(self._process.wait)
+
+    def _flush(self) -> None:
+        if self._transport is not None and self._outgoing:
+            self._transport.write(b"".join(self._outgoing))
+            self._outgoing.clear()
+
+    def _watch_from_now(self) -> None:
+        self._watch = self._loop.call_later(self._patience, self._look, self._last_id)
+
+    def _look(self, asked: int) -> None:
+        """Whether everything that was asked ``patience`` seconds ago has been answered."""
+        self._watch = None
+        if any(id <= asked for id in self._waiting):
+            self.lose(f"the token has not answered for {self._patience:g} s")
+        elif self._waiting:
+            self._watch_from_now()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's is of no such class
+
+    def data_received(self, data: bytes) -> None:
+        for message in self._frames.feed(data):
+            answer = _DECODER.decode(message)
+            waiting = self._waiting.pop(answer.id, None)
+            if isinstance(answer, Failed):
+                error = _failure(answer)
+                if waiting is not None and not waiting.done():
+                    waiting.set_exception(error)
+                if isinstance(error, Unavailable) and error.code == "token-unavailable":
+                    # A session that has gone wrong does not come right by itself.
+                    self.lose(error.detail)
+                    return
+            elif waiting is not None and not waiting.done():
+                if isinstance(answer, Signed):
+                    waiting.set_result(answer.signature)
+                else:
+                    waiting.set_result(answer)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lose("the PKCS#11 module has crashed or was ended")
+
+
+class Pkcs11Signer:
+    """A private key on a token; found again by itself when the token comes back."""
+
+    def __init__(
+        self, store: Pkcs11KeyStore, name: Pkcs11Uri, opened: KeyOpened, connection: _Connection
+    ) -> None:
+        self.uri = str(name)
+        self.public_key_info = opened.public_key_info
+        self.key_type = key_type_of(opened.public_key_info)
+        self.algorithm = SIGNATURE_ALGORITHMS[opened.algorithm]
+        self._store = store
+        self._key = opened.key
+        self._connection = connection
+        self._reopening = asyncio.Lock()
+        self._closed = False
+
+    async def sign(self, message: bytes) -> bytes:
+        """The signature value as X.509 carries it.
+
+        Errors: ``Unavailable("token-unavailable")`` while the token is away.
+        """
+        if self._connection.lost is not None or self._closed:
+            await self._reopen()
+        if len(message) <= _LONG_MESSAGE:
+            data = self.algorithm.prepare(message)
+        else:
+            data = await asyncio.to_thread(self.algorithm.prepare, message)
+        key = self._key
+        signature: bytes = await self._connection.request(lambda id: SignMessage(id, key, data))
+        return signature
+
+    async def close(self) -> None:
+        """Let go of the key; the token's sessions are the store's."""
+        self._closed = True
+
+    async def _reopen(self) -> None:
+        if self._closed:
+            raise Rejected("key-closed", f"{self.uri} has been closed")
+        async with self._reopening:
+            if self._connection.lost is None:
+                return
+            connection, opened = await self._store.find(self.uri, self.algorithm)
+            if opened.public_key_info != self.public_key_info:
+                raise Rejected(
+                    "key-mismatch", f"{self.uri} is another key now; put the right token back"
+                )
+            self._key, self._connection = opened.key, connection
+
+    def __repr__(self) -> str:
+        return f"Pkcs11Signer({self.uri!r}, {self.algorithm})"
+
+
+class Pkcs11KeyStore:
+    """The keys of one token.
+
+    ``module``: path of the vendor's PKCS#11 library; ``token``: which of its tokens, by what a
+    ``pkcs11:`` URI can say of it; ``pin``: gives the user PIN in UTF-8, asked for at each log-in;
+    ``sessions``: how many signatures may be under way at the same time; ``environment``: what the
+    module wants in the environment, such as SOFTHSM2_CONF; ``patience``: seconds after which a
+    token that does not answer counts as away.
+    """
+
+    def __init__(
+        self,
+        module: Path,
+        token: Pkcs11Uri,
+        pin: Callable[[], bytes],
+        *,
+        sessions: int = 8,
+        environment: Mapping[str, str] | None = None,
+        patience: float = 30.0,
+    ) -> None:
+        self.module = module
+        self.token = token
+        self._pin = pin
+        self._sessions = sessions
+        self._environment = dict(environment or {})
+        self._patience = patience
+        self._connection: _Connection | None = None
+        self._connecting = asyncio.Lock()
+        self._refused: Rejected | None = None
+        self._failures = 0
+        self._not_before = 0.0
+        self._closed = False
+
+    async def generate(self, label: str, key_type: KeyType) -> str:
+        """Make a key pair whose private half never leaves the token, and return its URI.
+
+        Errors: ``key-exists``, ``bad-key-label``, ``mechanism-missing`` and those of ``open``.
+        """
+        check_label(label)
+        connection = await self._connected()
+        made = await connection.ask(KeyMade, lambda id: GenerateKey(id, label, key_type.value))
+        return made.uri
+
+    async def open(self, uri: str, algorithm: SignatureAlgorithm | None = None) -> Pkcs11Signer:
+        """The private key that ``uri`` names, proved by a signature.
+
+        Errors: ``bad-key-uri``, ``no-such-key``, ``key-ambiguous``, ``key-extractable``,
+        ``no-public-key``, ``key-mismatch``, ``key-type``, ``mechanism-missing``, ``wrong-pin``,
+        ``pin-locked``, ``pin-final-try``; ``Unavailable("token-unavailable")``.
+        """
+        name = parse(uri)
+        if not isinstance(name, Pkcs11Uri):
+            raise Rejected("bad-key-uri", "a token opens pkcs11: URIs only")
+        connection, opened = await self.find(uri, algorithm)
+        return Pkcs11Signer(self, name, opened, connection)
+
+    async def find(
+        self, uri: str, algorithm: SignatureAlgorithm | None
+    ) -> tuple[_Connection, KeyOpened]:
+        """The key's number and in which process it counts. Errors: those of ``open``."""
+        connection = await self._connected()
+        chosen = None if algorithm is None else algorithm.name
+        try:
+            opened = await connection.ask(KeyOpened, lambda id: OpenKey(id, uri, chosen))
+        except Unavailable as error:
+            raise self._put_off(error) from error
+        self._failures = 0
+        return connection, opened
+
+    async def close(self) -> None:
+        """End every session."""
+        self._closed = True
+        async with self._connecting:
+            if self._connection is not None:
+                await self._connection.close()
+                self._connection = None
+
+    async def _connected(self) -> _Connection:
+        """The process that is there, or a new one; not more often than the back-off allows."""
+        async with self._connecting:
+            if self._closed:
+                raise Rejected("key-closed", "the key store has been closed")
+            if self._connection is not None:
+                if self._connection.lost is None:
+                    return self._connection
+                await self._connection.close()
+            if self._refused is not None:
+                # Trying a wrong PIN again would lock the token.
+                raise Rejected(self._refused.code, self._refused.detail)
+            remaining = self._not_before - asyncio.get_running_loop().time()
+            if remaining > 0:
+                raise Unavailable(
+                    "token-unavailable",
+                    f"{self.token} is away; it is looked for again in {remaining:.1f} s",
+                    retry_after=remaining,
+                )
+            try:
+                self._connection = await self._connect()
+            except Unavailable as error:
+                raise self._put_off(error) from error
+            except Rejected as error:
+                if error.code in _ABOUT_THE_PIN:
+                    self._refused = error
+                raise
+            return self._connection
+
+    def _put_off(self, error: Unavailable) -> Unavailable:
+        """Leave the token alone for a while, twice as long each time that it is not there."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._not_before:
+            self._not_before = now + min(_FIRST_DELAY * 2**self._failures, _LAST_DELAY)
+            self._failures += 1
+        return Unavailable(error.code, error.detail, retry_after=self._not_before - now)
+
+    async def _connect(self) -> _Connection:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        with theirs:
+            process = await asyncio.to_thread(_spawn, theirs.fileno(), self._environment)
+        connection = _Connection(process, self._patience)
+        try:
+            await asyncio.get_running_loop().create_connection(lambda: connection, sock=ours)
+            await connection.ask(
+                Started,
+                lambda id: Start(
+                    id, str(self.module), str(self.token), self._pin(), self._sessions
+                ),
+            )
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
+
+
+_ABOUT_THE_PIN: Final = frozenset({"wrong-pin", "pin-locked", "pin-final-try", "pin-expired"})
+
+
+def _spawn(descriptor: int, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    # The token process is to find this package wherever this one was started from.
+    path = os.pathsep.join((str(_ROOT), *filter(None, (os.environ.get("PYTHONPATH"),))))
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "pki.signer.token_process", str(descriptor)],
+        pass_fds=(descriptor,),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, **environment, "PYTHONPATH": path},
+    )
+
+
+def _away(why: str) -> Unavailable:
+    return Unavailable("token-unavailable", why, retry_after=_FIRST_DELAY)
+
+
+def _failure(answer: Failed) -> Failure:
+    match answer.kind:
+        case "rejected":
+            return Rejected(answer.code, answer.detail)
+        case "unavailable":
+            return Unavailable(answer.code, answer.detail, retry_after=_FIRST_DELAY)
+        case _:
+            return Broken(answer.code, answer.detail)

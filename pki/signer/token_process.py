@@ -1,0 +1,229 @@
+"""The process that holds a token's sessions, and the messages it understands.
+
+Why a process: python-pkcs11 lets go of the GIL twice a signature, and getting it back beside a
+busy event loop takes longer than a fast token takes to sign; a signature made on the loop's own
+thread would block the loop while a network HSM answers. Over a socket, a signature costs the loop
+some 10 µs whatever the token takes (``python -m bench sign``). And a module that crashes, hangs or
+has to be initialized anew is a process that is ended and started again.
+
+Each message is a length of four octets and a MessagePack array. The process ends when the socket
+does.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import socket
+import sys
+from collections import deque
+from queue import SimpleQueue
+from threading import Lock, Thread
+from time import monotonic
+from typing import Any, Final, TypeAlias
+
+import msgspec
+import pkcs11
+
+from infra.errors import Broken, Failure, Rejected, Unavailable
+from pki.algorithms import SIGNATURE_ALGORITHMS, KeyType
+from pki.signer.cryptoki import failure
+from pki.signer.messages import (
+    Answer,
+    Failed,
+    Frames,
+    GenerateKey,
+    KeyMade,
+    KeyOpened,
+    OpenKey,
+    Request,
+    Signed,
+    SignMessage,
+    Start,
+    Started,
+    frame,
+)
+from pki.signer.token import Sign, Token, TokenKey
+from pki.signer.uri import Pkcs11Uri, parse
+
+_HOLD: Final = 0.001  # seconds that an answer may wait for the next one, to go out with it
+
+# Seconds a signature takes from which on a second thread helps. A token that is faster is kept
+# busy by one; more of them only contend for the GIL.
+_SLOW: Final = 0.00025
+_STUCK: Final = 0.01  # seconds without an answer from which on one helps in any case
+
+_DECODER: Final = msgspec.msgpack.Decoder(Request)
+_Control: TypeAlias = OpenKey | GenerateKey
+
+
+class _Outbox:
+    """Answers on their way out, several to one system call while there is more to come."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._waiting: deque[bytes] = deque()
+        self._since = 0.0
+        self._lock = Lock()
+
+    def put(self, answer: Answer, *, more: bool = False) -> None:
+        """Send ``answer``, at once unless ``more`` will follow."""
+        message = frame(answer)
+        with self._lock:
+            now = monotonic()
+            if not self._waiting:
+                self._since = now
+            self._waiting.append(message)
+            if more and now - self._since < _HOLD:
+                return
+            data = b"".join(self._waiting)
+            self._waiting.clear()
+            try:
+                self._connection.sendall(data)
+            except OSError:
+                os._exit(0)  # the other side is gone, and with it the reason to be here
+
+
+class _Keys:
+    """The token's keys that have been opened, by their numbers."""
+
+    def __init__(self, token: Token) -> None:
+        self.token = token
+        self.opened: list[TokenKey] = []
+
+    def answer(self, request: _Control) -> Answer:
+        if isinstance(request, GenerateKey):
+            made = self.token.generate(request.label, KeyType(request.key_type))
+            return KeyMade(request.id, str(made))
+        wanted = parse(request.uri)
+        assert isinstance(wanted, Pkcs11Uri)  # noqa: S101 - the other side has parsed it
+        algorithm = None if request.algorithm is None else SIGNATURE_ALGORITHMS[request.algorithm]
+        key = self.token.open_key(wanted, algorithm)
+        self.opened.append(key)
+        return KeyOpened(request.id, len(self.opened) - 1, key.public_key_info, key.algorithm.name)
+
+
+class _Sessions:
+    """Threads that sign, each in a session of its own, and all from one queue.
+
+    A thread is added when there is more to do and the token is slow.
+    """
+
+    def __init__(self, keys: _Keys, outbox: _Outbox, limit: int) -> None:
+        self._keys = keys
+        self._outbox = outbox
+        self._limit = limit if keys.token.threads else 1
+        self._queue: SimpleQueue[SignMessage] = SimpleQueue()
+        self._started = 0
+        self._usual_time = 0.0  # seconds a signature takes, averaged over the last dozen or so
+        self._progress = 0.0  # when there was an answer last, or nothing to do
+
+    def submit(self, request: SignMessage) -> None:
+        if self._queue.empty():
+            self._progress = monotonic()
+        elif self._started < self._limit and (
+            self._usual_time > _SLOW or monotonic() - self._progress > _STUCK
+        ):
+            self._start_thread()
+        if self._started == 0:
+            self._start_thread()
+        self._queue.put(request)
+
+    def _start_thread(self) -> None:
+        self._started += 1
+        Thread(target=self._work, daemon=True).start()
+
+    def _work(self) -> None:
+        queue, outbox = self._queue, self._outbox
+        session: Any = None
+        signing: dict[int, Sign] = {}
+        while True:
+            request = queue.get()
+            try:
+                sign = signing.get(request.key)
+                if sign is None:
+                    session = session or self._keys.token.new_session()
+                    key = self._keys.opened[request.key]
+                    sign = signing[request.key] = self._keys.token.signing(session, key)
+                before = monotonic()
+                answer: Answer = Signed(request.id, sign(request.data))
+                self._progress = monotonic()
+                self._usual_time += (self._progress - before - self._usual_time) / 16
+            except pkcs11.PKCS11Error as error:
+                answer = failed(request.id, failure(error, "signing"))
+            except Failure as error:
+                answer = failed(request.id, error)
+            outbox.put(answer, more=not queue.empty())
+
+
+def failed(id: int, error: Failure) -> Failed:
+    """A failure as a message."""
+    match error:
+        case Unavailable():
+            return Failed(id, "unavailable", error.code, error.detail)
+        case Rejected():
+            return Failed(id, "rejected", error.code, error.detail)
+        case _:
+            return Failed(id, "broken", error.code, error.detail)
+
+
+def serve(connection: socket.socket) -> None:
+    """Answer requests until the other side closes; the first one is ``Start``."""
+    outbox = _Outbox(connection)
+    frames = Frames()
+    keys: _Keys | None = None
+    sessions: _Sessions | None = None
+    control: SimpleQueue[_Control] = SimpleQueue()
+    while data := connection.recv(1 << 16):
+        for message in frames.feed(data):
+            request = _DECODER.decode(message)
+            match request:
+                case Start():
+                    try:
+                        keys = _start(request)
+                    except Failure as error:
+                        outbox.put(failed(request.id, error))
+                        continue
+                    sessions = _Sessions(keys, outbox, request.sessions)
+                    Thread(target=_control, args=(control, keys, outbox), daemon=True).start()
+                    outbox.put(Started(request.id))
+                case SignMessage() if sessions is not None:
+                    sessions.submit(request)
+                case OpenKey() | GenerateKey() if keys is not None:
+                    control.put(request)
+                case _:
+                    outbox.put(failed(request.id, Broken("not-started", "Start comes first")))
+
+
+def _start(request: Start) -> _Keys:
+    wanted = parse(request.token)
+    assert isinstance(wanted, Pkcs11Uri)  # noqa: S101 - the other side has parsed it
+    return _Keys(Token(request.module, wanted, request.pin))
+
+
+def _control(requests: SimpleQueue[_Control], keys: _Keys, outbox: _Outbox) -> None:
+    while True:
+        request = requests.get()
+        try:
+            answer = keys.answer(request)
+        except Failure as error:
+            answer = failed(request.id, error)
+        outbox.put(answer)
+
+
+def main() -> None:
+    """Serve the socket whose descriptor is the only argument."""
+    # Who started this process decides when it ends: by closing the socket.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # A module that crashes must not leave the PIN behind in a core file.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with socket.socket(fileno=int(sys.argv[1])) as connection:
+        serve(connection)
+    # Threads may be inside the module: no C_Finalize under their feet.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

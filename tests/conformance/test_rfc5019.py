@@ -1,0 +1,160 @@
+"""RFC 5019 by clause: what the lightweight profile asks of answers and of their HTTP headers."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
+
+import aiohttp
+import pytest
+from cryptography.x509 import ocsp as x509_ocsp
+
+from infra.clock import FixedClock
+from infra.errors import Unavailable
+from ocsp.request import build_request
+from ocsp.responder import Responder, ResponderIdType
+from pki.status import CertStatus, Good, RevocationReason, Revoked
+from tests.conformance.ocsp_fixtures import LIFETIME, NOW, Ca, Statuses, cert_id, serving, signer
+
+CA = Ca("RFC 5019 CA")
+# Ed25519 signs the same twice, so that an answer is the same while the clock stands.
+DELEGATE = CA.delegate(signer("ed25519"), ResponderIdType.byKey)
+ASKED = build_request([cert_id(CA.issuer, 1)])
+PATH = base64.b64encode(ASKED).decode()
+POST_TYPE = {"Content-Type": "application/ocsp-request"}
+
+
+def ours(
+    status: CertStatus | Exception = Good(),  # noqa: B008 - frozen
+    clock: FixedClock | None = None,
+) -> Responder:
+    statuses = Statuses({(CA.name, 1): status})
+    return Responder([DELEGATE], statuses, clock or FixedClock(NOW), LIFETIME)
+
+
+def header_time(response: aiohttp.ClientResponse, name: str) -> datetime:
+    return parsedate_to_datetime(response.headers[name])
+
+
+async def test_2_2_1_no_response_extensions_without_a_nonce() -> None:
+    read = x509_ocsp.load_der_ocsp_response((await ours().answer(ASKED)).body)
+    assert len(read.extensions) == 0
+    assert len(read.single_extensions) == 0
+
+
+async def test_2_2_3_byte_for_byte_the_same_answer_by_get_and_post() -> None:
+    async with serving(ours()) as url, aiohttp.ClientSession() as http:
+        async with http.get(f"{url}/{PATH}") as response:
+            by_get = await response.read()
+        async with http.post(url, data=ASKED, headers=POST_TYPE) as response:
+            assert await response.read() == by_get
+
+
+async def test_2_2_4_times_are_whole_seconds_and_have_an_end() -> None:
+    body = (await ours().answer(ASKED)).body
+    read = x509_ocsp.load_der_ocsp_response(body)
+    assert read.next_update_utc is not None
+    assert read.this_update_utc <= read.produced_at_utc < read.next_update_utc
+    assert body.count(b"\x18\x0f") == 3  # GeneralizedTime of 15 characters: no fractions
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_6_2_caching_headers(method: str) -> None:
+    async with serving(ours()) as url, aiohttp.ClientSession() as http:
+        if method == "GET":
+            response = await http.get(f"{url}/{PATH}")
+        else:
+            response = await http.post(url, data=ASKED, headers=POST_TYPE)
+        async with response:
+            body = await response.read()
+    read = x509_ocsp.load_der_ocsp_response(body)
+    assert header_time(response, "Last-Modified") == read.this_update_utc
+    assert header_time(response, "Expires") == read.next_update_utc
+    assert response.headers["ETag"] == f'"{hashlib.sha256(body).hexdigest()}"'
+    age, *others = response.headers["Cache-Control"].split(", ")
+    assert others == ["public", "no-transform", "must-revalidate"]
+    assert age.startswith("max-age=")
+    until = NOW + timedelta(seconds=int(age.removeprefix("max-age=")))
+    assert read.next_update_utc is not None
+    assert read.this_update_utc < until < read.next_update_utc
+    assert response.headers["Content-Length"] == str(len(body))
+
+
+async def test_6_2_max_age_shrinks_with_the_delegates_certificate() -> None:
+    until = NOW.replace(microsecond=0) + timedelta(seconds=90)
+    ending = CA.delegate(signer("p-256"), until=until)
+    responder = Responder([ending], Statuses({}), FixedClock(NOW), LIFETIME)
+    async with (
+        serving(responder) as url,
+        aiohttp.ClientSession() as http,
+        http.get(f"{url}/{PATH}") as response,
+    ):
+        assert header_time(response, "Expires") == until
+        age = int(response.headers["Cache-Control"].split(",")[0].removeprefix("max-age="))
+        assert 85 <= age < 90
+
+
+@pytest.mark.parametrize("form", ["{}", 'W/{}, "other"', '"other", {}', "*"])
+async def test_6_not_modified_while_the_client_holds_this_very_answer(form: str) -> None:
+    async with serving(ours()) as url, aiohttp.ClientSession() as http:
+        async with http.get(f"{url}/{PATH}") as response:
+            first = response.headers
+        headers = {"If-None-Match": form.format(first["ETag"])}
+        async with http.get(f"{url}/{PATH}", headers=headers) as response:
+            assert response.status == 304
+            assert await response.read() == b""
+            for name in ("ETag", "Cache-Control", "Expires", "Last-Modified"):
+                assert response.headers[name] == first[name]
+
+
+async def test_6_a_change_within_the_same_second_is_not_hidden_by_304() -> None:
+    statuses = Statuses({(CA.name, 1): Good()})
+    responder = Responder([DELEGATE], statuses, FixedClock(NOW), LIFETIME)
+    async with serving(responder) as url, aiohttp.ClientSession() as http:
+        async with http.get(f"{url}/{PATH}") as response:
+            held = response.headers
+        statuses.known[(CA.name, 1)] = Revoked(NOW, RevocationReason.keyCompromise, None, 1)
+        conditions = {"If-None-Match": held["ETag"], "If-Modified-Since": held["Last-Modified"]}
+        for name, value in conditions.items():
+            async with http.get(f"{url}/{PATH}", headers={name: value}) as response:
+                assert response.status == 200
+                read = x509_ocsp.load_der_ocsp_response(await response.read())
+                assert read.certificate_status is x509_ocsp.OCSPCertStatus.REVOKED
+
+
+async def test_6_nobody_keeps_an_answer_with_a_nonce() -> None:
+    asked = build_request([cert_id(CA.issuer, 1)], bytes(32))
+    path = base64.b64encode(asked).decode()
+    async with (
+        serving(ours()) as url,
+        aiohttp.ClientSession() as http,
+        http.get(f"{url}/{path}", headers={"If-None-Match": "*"}) as response,
+    ):
+        assert response.status == 200
+        assert_not_kept(response)
+
+
+async def test_6_nobody_keeps_an_error() -> None:
+    away = ours(Unavailable("store-unavailable", "wait"))
+    async with (
+        serving(away) as url,
+        aiohttp.ClientSession() as http,
+        http.get(f"{url}/{PATH}") as response,
+    ):
+        assert await response.read() == bytes.fromhex("30030a0103")
+        assert_not_kept(response)
+
+
+async def test_5_only_get_and_post() -> None:
+    async with serving(ours()) as url, aiohttp.ClientSession() as http:
+        for method in ("HEAD", "PUT", "DELETE", "OPTIONS"):
+            async with http.request(method, f"{url}/{PATH}") as response:
+                assert response.status == 405
+                assert response.headers["Allow"] == "GET"
+
+
+def assert_not_kept(response: aiohttp.ClientResponse) -> None:
+    assert response.headers["Cache-Control"] == "no-store"
+    assert not {"ETag", "Expires", "Last-Modified"} & response.headers.keys()

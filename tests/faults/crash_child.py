@@ -1,0 +1,46 @@
+"""Runs one act on a state folder and dies by SIGKILL at the step that it is told; for the tests
+beside it. ``python crash_child.py HOME STEP ACT ARGUMENT…``"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+from cli.compose import running
+from conf.load import load
+from pki.authority import Application
+from pki.serial import parse_serial
+from pki.status import RevocationReason
+
+
+async def main(home: Path, fatal: str, act: str, *arguments: str) -> None:
+    def step(name: str) -> None:
+        if name == fatal:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    settings = load(home, {}, {}).settings
+    async with running(settings, create=act == "init", serving=False, step=step) as instance:
+        if act == "issue":
+            request, request_id = arguments
+            authority = instance.hierarchy.authority("issuing")
+            record = await authority.issue(
+                Application(
+                    profile="citizen-authentication",
+                    request=Path(request).read_bytes(),
+                    by="test",
+                    request_id=request_id or None,
+                )
+            )
+            sys.stdout.write(record.certificate.hex())
+        if act == "revoke":
+            await instance.ledger.revoke(
+                "issuing", parse_serial(arguments[0]), reason=RevocationReason.superseded, by="test"
+            )
+            sys.stdout.write("revoked")
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1]), *sys.argv[2:]))

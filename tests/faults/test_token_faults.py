@@ -1,0 +1,328 @@
+"""Tokens that go away, hang, crash or lock; and many threads on one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from infra.errors import Rejected, Unavailable
+from pki.algorithms import KeyType, verify
+from pki.signer import pkcs11
+from pki.signer.pkcs11 import Pkcs11KeyStore, Pkcs11Signer
+from pki.signer.uri import Pkcs11Uri
+from tests.contract.signer_fixtures import LABEL, PIN, SoftToken
+
+CKF_USER_PIN_FINAL_TRY = 0x00020000
+CKF_USER_PIN_LOCKED = 0x00040000
+CKF_TOKEN_INITIALIZED = 0x00000400
+
+
+@pytest.fixture
+def token(tmp_path: Path) -> SoftToken:
+    return SoftToken(tmp_path / "softhsm")
+
+
+@pytest.fixture
+async def store(token: SoftToken) -> AsyncIterator[Pkcs11KeyStore]:
+    store = token.store()
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def signer(store: Pkcs11KeyStore) -> Pkcs11Signer:
+    return await store.open(await store.generate("issuing", KeyType.P_256))
+
+
+def process_of(store: Pkcs11KeyStore) -> int:
+    assert store._connection is not None
+    return store._connection._process.pid
+
+
+async def signs(signer: Pkcs11Signer, message: bytes = b"x") -> None:
+    verify(signer.algorithm, signer.public_key_info, await signer.sign(message), message)
+
+
+async def signs_again(signer: Pkcs11Signer) -> None:
+    """It signs as soon as its back-off lets it try; anything but ``Unavailable`` is a failure."""
+    for _ in range(20):
+        try:
+            await signs(signer)
+        except Unavailable as error:
+            assert error.code == "token-unavailable"
+            await asyncio.sleep(error.retry_after)
+        else:
+            return
+    pytest.fail("the token is back, but the key does not sign")
+
+
+async def test_token_taken_away_and_given_back(token: SoftToken, signer: Pkcs11Signer) -> None:
+    await signs(signer)
+    away = token.tokens.rename(token.folder / "away")
+    for _ in range(3):
+        with pytest.raises(Unavailable, match="token-unavailable") as caught:
+            await signer.sign(b"x")
+        assert 0 < caught.value.retry_after <= 1.0
+    away.rename(token.tokens)
+    await signs_again(signer)
+    await signs(signer)
+
+
+async def test_token_taken_away_under_load(token: SoftToken, signer: Pkcs11Signer) -> None:
+    under_way = [asyncio.ensure_future(signer.sign(b"%d" % number)) for number in range(500)]
+    await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+    away = token.tokens.rename(token.folder / "away")
+    answers = await asyncio.gather(*under_way, return_exceptions=True)
+    for number, answer in enumerate(answers):
+        if isinstance(answer, bytes):
+            verify(signer.algorithm, signer.public_key_info, answer, b"%d" % number)
+        else:
+            assert isinstance(answer, Unavailable), answer
+    assert any(isinstance(answer, bytes) for answer in answers)
+    away.rename(token.tokens)
+    await signs_again(signer)
+
+
+async def test_while_away_the_token_is_not_hammered(
+    token: SoftToken, store: Pkcs11KeyStore, signer: Pkcs11Signer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = 0
+    spawn = pkcs11._spawn
+
+    def counting(descriptor: int, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        nonlocal started
+        started += 1
+        return spawn(descriptor, environment)
+
+    monkeypatch.setattr(pkcs11, "_spawn", counting)
+    away = token.tokens.rename(token.folder / "away")
+    for _ in range(200):
+        with pytest.raises(Unavailable):
+            await signer.sign(b"x")
+    assert started <= 3
+    away.rename(token.tokens)
+    await signs_again(signer)
+
+
+@pytest.mark.parametrize("how", [signal.SIGSEGV, signal.SIGKILL])
+async def test_module_crashes(
+    store: Pkcs11KeyStore, signer: Pkcs11Signer, how: signal.Signals
+) -> None:
+    os.kill(process_of(store), signal.SIGSTOP)
+    under_way = [asyncio.ensure_future(signer.sign(b"x")) for _ in range(10)]
+    await asyncio.sleep(0)
+    os.kill(process_of(store), how)
+    os.kill(process_of(store), signal.SIGCONT)
+    answers = await asyncio.gather(*under_way, return_exceptions=True)
+    assert all(isinstance(answer, Unavailable) for answer in answers), answers
+    await signs_again(signer)
+
+
+async def test_module_hangs(token: SoftToken) -> None:
+    store = token.store(patience=0.5)
+    signer = await store.open(await store.generate("issuing", KeyType.P_256))
+    os.kill(process_of(store), signal.SIGSTOP)
+    with pytest.raises(Unavailable, match="not answered"):
+        await signer.sign(b"x")
+    await signs_again(signer)
+    await store.close()
+
+
+async def test_another_key_in_the_place_of_the_first(
+    token: SoftToken, store: Pkcs11KeyStore, signer: Pkcs11Signer
+) -> None:
+    """The wrong token was put back: nothing is signed that no certificate vouches for."""
+    by_label = await store.open("pkcs11:object=issuing")
+    token.tool("--delete-object", "--type", "privkey", "--label", "issuing")
+    token.tool("--delete-object", "--type", "pubkey", "--label", "issuing")
+    await token.store().generate("issuing", KeyType.P_256)
+    os.kill(process_of(store), signal.SIGKILL)
+    for _ in range(20):
+        try:
+            await by_label.sign(b"x")
+        except Unavailable as error:
+            await asyncio.sleep(error.retry_after)
+        except Rejected as error:
+            assert error.code == "key-mismatch"
+            return
+    pytest.fail("another key signed")
+
+
+def set_token_flag(token: SoftToken, flag: int) -> None:
+    """Write a flag into SoftHSM's token object: it never sets these itself."""
+    (path,) = token.tokens.glob("*/token.object")
+    content = bytearray(path.read_bytes())
+    # CKA_OS_TOKENFLAGS, its kind (2: a number), its value; each takes 8 octets.
+    start = content.index((0x8000534B).to_bytes(8, "big") + (2).to_bytes(8, "big")) + 16
+    flags = int.from_bytes(content[start : start + 8], "big")
+    assert flags & CKF_TOKEN_INITIALIZED
+    content[start : start + 8] = (flags | flag).to_bytes(8, "big")
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("flag", "code"),
+    [(CKF_USER_PIN_LOCKED, "pin-locked"), (CKF_USER_PIN_FINAL_TRY, "pin-final-try")],
+)
+async def test_locked_token(token: SoftToken, flag: int, code: str) -> None:
+    set_token_flag(token, flag)
+    store = token.store()
+    for _ in range(2):
+        with pytest.raises(Rejected, match=code):
+            await store.generate("issuing", KeyType.P_256)
+    await store.close()
+
+
+async def test_a_pin_that_became_wrong(
+    token: SoftToken, store: Pkcs11KeyStore, signer: Pkcs11Signer
+) -> None:
+    token.tool("--change-pin", "--new-pin", "another-1")
+    os.kill(process_of(store), signal.SIGKILL)
+    with pytest.raises((Rejected, Unavailable)):
+        await signer.sign(b"x")
+    for _ in range(3):
+        with pytest.raises(Rejected, match="wrong-pin"):
+            await signer.sign(b"x")
+
+
+async def test_beside_a_forked_process(token: SoftToken, signer: Pkcs11Signer) -> None:
+    """A forked process opens the same key for itself, and disturbs nobody."""
+    code = f"""
+        import asyncio, os, sys
+        from pathlib import Path
+        from pki.signer.pkcs11 import Pkcs11KeyStore
+        from pki.signer.uri import Pkcs11Uri
+
+        async def sign():
+            store = Pkcs11KeyStore(Path({str(token.module)!r}), Pkcs11Uri(token={LABEL!r}),
+                                   lambda: {PIN.encode()!r}, environment={dict(token.environment)!r})
+            key = await store.open({signer.uri!r})
+            for _ in range(50):
+                await key.sign(b"x")
+            return store, key
+
+        async def main():
+            store, key = await sign()
+            child = os.fork()
+            if child == 0:
+                return None
+            for _ in range(50):
+                await key.sign(b"x")
+            status = os.waitpid(child, 0)[1]
+            await key.sign(b"x")
+            await store.close()
+            return status
+
+        status = asyncio.run(main())
+        if status is None:
+            asyncio.run(sign())
+            os._exit(0)
+        sys.exit(status)
+    """
+    finished = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", textwrap.dedent(code)], timeout=60, check=False
+    )
+    assert finished.returncode == 0
+    await signs(signer)
+
+
+def test_threads_on_one_module(token: SoftToken) -> None:
+    """python-pkcs11 alone crashes here: a process of its own takes the segmentation fault."""
+    code = f"""
+        from concurrent.futures import ThreadPoolExecutor
+        from pki.algorithms import KeyType, verify
+        from pki.signer.token import Token
+        from pki.signer.uri import Pkcs11Uri
+
+        token = Token({str(token.module)!r}, Pkcs11Uri(token={LABEL!r}), {PIN.encode()!r})
+        assert token.threads
+        names = [token.generate(f"key-{{kind}}", kind) for kind in (KeyType.P_256, KeyType.RSA_2048)]
+        keys = [token.open_key(name, None) for name in names]
+
+        def work(number):
+            session = token.new_session()
+            signing = [token.signing(session, key) for key in keys]
+            for turn in range(1500):
+                which = 1 if turn % 10 == 0 else 0
+                key, message = keys[which], f"{{number}}/{{turn}}".encode()
+                signature = signing[which](key.algorithm.prepare(message))
+                if turn % 50 == 0:
+                    verify(key.algorithm, key.public_key_info, signature, message)
+            return turn + 1
+
+        with ThreadPoolExecutor(4) as threads:
+            print(sum(threads.map(work, range(4))))
+        token.close()
+    """
+    finished = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env={**os.environ, **token.environment},
+        stdout=subprocess.PIPE,
+        timeout=120,
+        check=False,
+    )
+    assert finished.returncode == 0, signal.Signals(-finished.returncode)
+    assert finished.stdout.decode().split() == ["6000"]
+
+
+SLOW_TOKEN = """
+import sys, threading, time
+from cryptography.hazmat.primitives import serialization
+from pki.algorithms import KeyType, key_type_of, usual_algorithm
+from pki.signer import token_process
+from pki.signer.file import _GENERATE
+from pki.signer.token import TokenKey
+from pki.signer.uri import Pkcs11Uri
+
+class SlowToken:
+    threads = True
+
+    def __init__(self, module, wanted, pin):
+        self.first = True
+        self.together = threading.Barrier(4, timeout=30)
+
+    def new_session(self):
+        return object()
+
+    def open_key(self, wanted, algorithm):
+        public = _GENERATE[KeyType.ED25519]().public_key().public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+        return TokenKey({}, public, usual_algorithm(KeyType.ED25519), False)
+
+    def signing(self, session, key):
+        def sign(data):
+            if data == b"alone":
+                time.sleep(0.02)
+            else:
+                self.together.wait()
+            return data
+        return sign
+
+token_process.Token = SlowToken
+token_process.main()
+"""
+
+
+async def test_a_slow_token_signs_for_several_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its signatures come in fours or not at all: one session alone would wait for ever."""
+
+    def spawn(descriptor: int, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-c", SLOW_TOKEN, str(descriptor)], pass_fds=(descriptor,)
+        )
+
+    monkeypatch.setattr(pkcs11, "_spawn", spawn)
+    store = Pkcs11KeyStore(Path("slow.so"), Pkcs11Uri(), lambda: b"", sessions=4)
+    signer = await store.open("pkcs11:object=slow")
+    assert await signer.sign(b"alone") == b"alone"
+    messages = [b"%d" % number for number in range(64)]
+    assert await asyncio.gather(*map(signer.sign, messages)) == messages
+    await store.close()

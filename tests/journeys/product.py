@@ -1,0 +1,144 @@
+"""The product as its users have it: a process, a command, a folder of state."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+COMMAND = Path(sys.executable).parent / "digitalid"
+
+
+def require(*tools: str) -> None:
+    """Skip (which fails in CI) unless these programs are installed."""
+    missing = [tool for tool in tools if shutil.which(tool) is None]
+    if missing:
+        pytest.skip(f"install with apt-get: {' '.join(missing)}")
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports on loopback that nobody has now."""
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def run(*command: str | Path, stdin: bytes | None = None, ok: bool = True) -> bytes:
+    """Run a program, and return what it printed (both streams, its errors last)."""
+    done = subprocess.run(
+        [str(word) for word in command], input=stdin, capture_output=True, timeout=60, check=False
+    )
+    output = done.stdout + done.stderr
+    assert not ok or done.returncode == 0, output.decode(errors="replace")
+    return output
+
+
+class Product:
+    """One installation in a folder of its own, on ports of its own."""
+
+    def __init__(self, home: Path, *, keys: str = "pkcs11", **settings: dict[str, Any]) -> None:
+        self.home = home
+        self.app_port, self.validation_port = free_ports(2)
+        self.process: subprocess.Popen[bytes] | None = None
+        home.mkdir(parents=True, exist_ok=True)
+        lines = [
+            "[http]",
+            f"app_port = {self.app_port}",
+            f"validation_port = {self.validation_port}",
+            f'public_url = "http://127.0.0.1:{self.validation_port}"',
+            "[keys]",
+            f'store = "{keys}"',
+            "[crl]",
+            'debounce = "0s"',
+        ]
+        for section, values in settings.items():
+            lines.append(f"[{section}]")
+            lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()]
+        (home / "digitalid.toml").write_text("\n".join(lines) + "\n")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("DIGITALID", "SOFTHSM"))}
+        return clean | {"DIGITALID_HOME": str(self.home)}
+
+    @property
+    def validation(self) -> str:
+        return f"http://127.0.0.1:{self.validation_port}"
+
+    def start(self, *, within: float = 60.0) -> str:
+        """Run ``digitalid serve`` until it says that it is ready; returns what it said."""
+        self.process = subprocess.Popen(
+            [COMMAND, "serve"],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=(self.home / "serve.err").open("wb"),
+        )
+        assert self.process.stdout is not None
+        said = b""
+        deadline = time.monotonic() + within
+        while b"Ctrl-C" not in said:
+            line = self.process.stdout.readline()
+            errors = (self.home / "serve.err").read_text()
+            assert line, errors
+            assert time.monotonic() < deadline, errors
+            said += line
+        return said.decode()
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+        """End the process and return its exit code."""
+        assert self.process is not None
+        self.process.send_signal(how)
+        code = self.process.wait(30)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        self.process = None
+        return code
+
+    def cli(self, *words: str | Path, stdin: bytes | None = None, code: int = 0) -> str:
+        """Run the command; its exit code must be ``code``. Returns both streams."""
+        done = subprocess.run(
+            [str(COMMAND), *(str(word) for word in words)],
+            input=stdin,
+            capture_output=True,
+            env=self.environment,
+            cwd=self.home,
+            timeout=120,
+            check=False,
+        )
+        output = (done.stdout + done.stderr).decode()
+        assert done.returncode == code, f"exit code {done.returncode}: {output}"
+        assert "Traceback" not in output
+        return output
+
+    def json(self, *words: str | Path, stdin: bytes | None = None, code: int = 0) -> Any:
+        """Run the command with ``--json``."""
+        return json.loads(self.cli(*words, "--json", stdin=stdin, code=code))
+
+    def request(self, name: str, subject: str, *more: str) -> Path:
+        """A certificate request made by openssl, its key beside it."""
+        out = self.home / f"{name}.csr"
+        run(
+            "openssl", "req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+            "-nodes", "-keyout", self.home / f"{name}.key", "-subj", subject, "-out", out, *more,
+        )  # fmt: skip
+        return out
+
+    def issue(self, name: str, subject: str, profile: str, *more: str) -> Path:
+        """A certificate for a new key."""
+        out = self.home / f"{name}.pem"
+        request = self.request(name, subject, *more)
+        self.cli("cert", "issue", "--profile", profile, "--csr", request, "--out", out)
+        return out

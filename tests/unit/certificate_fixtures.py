@@ -1,0 +1,157 @@
+"""A small hierarchy with software keys, and a fitting request for every profile that is shipped."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+from pki import oids
+from pki.algorithms import KeyType, usual_algorithm
+from pki.certificate import Order, assemble, build, parse_certificate
+from pki.general_name import encode_general_names, parse_general_name
+from pki.issuer import Issuer
+from pki.names import parse_rfc4514
+from pki.profile import Profile, load_profiles
+from pki.request import CertificateRequest, RequestedExtension
+from pki.serial import new_serial
+
+NOW = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
+ALGORITHM = usual_algorithm(KeyType.P_256)
+PROFILES = load_profiles(Path("conf/profiles"))
+SERIAL = new_serial(bytes(range(16)))
+
+Key = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
+
+
+@cache
+def key(label: str) -> ec.EllipticCurvePrivateKey:
+    """A P-256 key that is the same in every run."""
+    return ec.derive_private_key(random.Random(label).getrandbits(250) + 2, ec.SECP256R1())
+
+
+def public_key_info(private: Key) -> bytes:
+    return private.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+
+
+def request(
+    subject: str,
+    *extensions: RequestedExtension,
+    private: Key | None = None,
+    key_type: KeyType = KeyType.P_256,
+) -> CertificateRequest:
+    """A request as ``parse_request`` returns it."""
+    info = public_key_info(private or key("subject"))
+    return CertificateRequest(b"", parse_rfc4514(subject).der, info, key_type, extensions)
+
+
+def san(*names: str) -> RequestedExtension:
+    """A requested subjectAltName."""
+    value = encode_general_names([parse_general_name(name) for name in names])
+    return RequestedExtension(oids.SUBJECT_ALT_NAME, False, value)
+
+
+def sign(private: ec.EllipticCurvePrivateKey, tbs: bytes) -> bytes:
+    return assemble(tbs, ALGORITHM, private.sign(tbs, ec.ECDSA(hashes.SHA256())))
+
+
+def as_issuer(name: str, certificate: bytes, *chain: bytes) -> Issuer:
+    """The CA whose certificate this is."""
+    said = parse_certificate(certificate)
+    return Issuer(
+        name=name,
+        certificate=certificate,
+        subject=said.subject.der,
+        public_key_info=said.public_key_info,
+        key_identifier=said.subject_key_identifier,
+        not_before=said.not_before,
+        not_after=said.not_after,
+        chain=chain,
+        crl_url=f"http://pki.example.org/crl/{name}.crl",
+        ocsp_url="http://pki.example.org/ocsp",
+        certificate_url=f"http://pki.example.org/aia/{name}.cer",
+    )
+
+
+_CA = "organizationIdentifier=NTRAQ-1,O=Registry,C=AQ"
+ROOT_REQUEST = request(f"CN=Root,{_CA}", private=key("root"))
+ROOT_TBS = build(
+    PROFILES["root"], ROOT_REQUEST, None, signature_algorithm=ALGORITHM, serial=SERIAL, now=NOW
+)
+ROOT = as_issuer("root", sign(key("root"), ROOT_TBS))
+ISSUING_REQUEST = request(f"CN=Issuing,{_CA}", private=key("issuing"))
+ISSUING_TBS = build(
+    PROFILES["subordinate-ca"],
+    ISSUING_REQUEST,
+    ROOT,
+    signature_algorithm=ALGORITHM,
+    serial=SERIAL,
+    now=NOW,
+)
+ISSUING = as_issuer("issuing", sign(key("root"), ISSUING_TBS), ROOT.certificate)
+
+REQUESTS = {
+    "root": ROOT_REQUEST,
+    "subordinate-ca": ISSUING_REQUEST,
+    "ocsp-responder": request("C=AQ,O=Registry,CN=OCSP responder"),
+    "citizen-authentication": request(
+        "C=AQ,CN=Alice Example",
+        san("email:alice@example.org", "uri:did:key:z6MkpTHR8VNs", "upn:alice@example.org"),
+    ),
+    "citizen-signature": request(
+        "C=AQ,CN=Alice Example,givenName=Alice,surname=Example,serialNumber=PNOAQ-12"
+    ),
+    "citizen-encryption": request("C=AQ,CN=Alice Example", san("email:alice@example.org")),
+    "enterprise-seal": request("C=AQ,O=Penguin Ltd,organizationIdentifier=NTRAQ-12,CN=Penguin Ltd"),
+    "officer": request("C=AQ,O=Registry,CN=Bob Officer", san("email:bob@example.org")),
+    "tls-server": request("CN=www.example.org", san("dns:www.example.org", "ip:192.0.2.1")),
+    "time-stamping": request("C=AQ,O=Registry,CN=Time-stamping unit 1"),
+    "document-signer": request("C=AQ,O=Registry,CN=Civil registry"),
+}
+
+
+def issuer_of(profile: Profile) -> Issuer | None:
+    """The CA that issues this profile here."""
+    if profile.self_signed:
+        return None
+    return ROOT if profile.ca else ISSUING
+
+
+def build_one(
+    name: str,
+    *,
+    by: CertificateRequest | None = None,
+    order: Order | None = None,
+    profile: Profile | None = None,
+    now: datetime = NOW,
+    issuer: Issuer | None = None,
+) -> bytes:
+    """The to-be-signed octets for a shipped profile, with its own request unless told otherwise."""
+    profile = profile or PROFILES[name]
+    return build(
+        profile,
+        by or REQUESTS[name],
+        issuer or issuer_of(profile),
+        signature_algorithm=ALGORITHM,
+        serial=SERIAL,
+        now=now,
+        order=order or Order(),
+    )
+
+
+def certificate(name: str) -> bytes:
+    """A signed certificate of a shipped profile."""
+    profile = PROFILES[name]
+    above = key("root") if profile.self_signed or profile.ca else key("issuing")
+    return sign(above, build_one(name))
+
+
+def altered(issuer: Issuer, **changes: object) -> Issuer:
+    return replace(issuer, **changes)  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from cli.client import ApiClient, Reply
 
 MAX_CERTIFICATE: Final = 64 * 1024
+SERIAL: Final = re.compile(r"(?:0[xX])?[0-9a-fA-F:]{1,80}")
 PEM_BEGIN: Final = b"-----BEGIN "
 
 TONES: Final = {"good": GOOD, "revoked": BAD, "hold": WARNING, "expired": WARNING}
@@ -90,11 +92,17 @@ async def locate(client: ApiClient, named: str, ca: str | None) -> Located:
     """Find out what ``SERIAL|FILE`` means: a file that exists is read as a certificate, and must
     be the very one that the instance issued; anything else is a serial number.
 
-    Errors: ``no-such-certificate``, ``bad-certificate``, ``bad-serial`` and those of the API.
+    Errors: ``no-such-file``, ``no-such-certificate``, ``bad-certificate``, ``bad-serial`` and those
+    of the API.
     """
     from cli.client import segment
 
     if not Path(named).is_file():
+        if not SERIAL.fullmatch(named):
+            raise Rejected(
+                "no-such-file",
+                f"{named}: no file of that name, and no serial number in hexadecimal",
+            )
         return Located(f"/certificates/{segment(named)}", ca)
     from cryptography.hazmat.primitives.hashes import SHA256
 

@@ -20,8 +20,6 @@ from pathlib import Path
 from typing import Final
 
 from aiohttp import web
-from pki.profile_check import COLLECTION as PROFILE_CHECKS
-from pki.profile_check import ProfileChecks
 
 from cli import api
 from cli.instance import SOCKET
@@ -53,6 +51,8 @@ from pki.log.act import Act
 from pki.log.log import COLLECTIONS as LOG_COLLECTIONS
 from pki.log.log import Log
 from pki.profile import Profile, load_profiles
+from pki.profile_check import COLLECTION as PROFILE_CHECKS
+from pki.profile_check import ProfileChecks
 from pki.record import CERTIFICATES
 from pki.repository import STATUSES as REPOSITORY_STATUSES
 from pki.repository import repository_routes
@@ -284,7 +284,7 @@ def _chores(instance: Instance) -> list[Chore]:
 async def listening(
     instance: Instance, tls: ssl.SSLContext | None
 ) -> AsyncIterator[tuple[str, str]]:
-    """The two ports; yields their URLs. Errors: ``address-in-use``, ``tls-required`` and the like."""
+    """The two ports; yields their URLs. Errors: those of ``infra.http.app.Serving.listen``."""
     http = instance.settings.http
     async with AsyncExitStack() as stack:
         urls = []

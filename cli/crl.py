@@ -11,6 +11,7 @@ from cli import certificate, files
 from cli.command import Group, Session
 from cli.output import Answer, Fields, Json, Line, Table
 from infra.errors import Rejected
+from pki.serial import format_serial
 
 
 @click.group(cls=Group)
@@ -136,10 +137,9 @@ def _entries(found: Any) -> list[dict[str, Json]]:
             reason = entry.extensions.get_extension_for_class(x509.CRLReason).value.reason.value
         except x509.ExtensionNotFound:
             reason = "unspecified"
-        serial = f"{entry.serial_number:x}"
         out.append(
             {
-                "serial": serial.zfill(len(serial) + len(serial) % 2),
+                "serial": format_serial(entry.serial_number),
                 "revoked_at": certificate.text_of(entry.revocation_date_utc),
                 "reason": reason,
             }

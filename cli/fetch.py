@@ -52,6 +52,9 @@ async def _fetch(
                     raise Rejected("too-large", f"{url}: more than {limit} octets")
     except aiohttp.InvalidURL as error:
         raise Rejected("bad-url", f"{url[:200]!r} is not a URL") from error
+    except aiohttp.ClientConnectorError as error:
+        why = error.os_error.strerror or "the host is not known"
+        raise Unavailable("not-reachable", f"{url}: cannot connect: {why}") from error
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         why = str(error) or "no answer in time"
         raise Unavailable("not-reachable", f"{url}: {why}") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from cli.command import Command, Session
-from cli.output import GOOD, Answer, Fields, Line
+from cli.output import GOOD, Answer, Fields, Json, Line
 
 
 @click.command(cls=Command)
@@ -27,7 +27,7 @@ async def init(session: Session) -> Answer:
         async with running(settings, create=True, serving=False) as instance:
             authorities = sorted(instance.hierarchy.authorities)
             keys = instance.keys_note
-    document = {"home": str(settings.home), "authorities": authorities, "keys": keys}
+    document: Json = {"home": str(settings.home), "authorities": [*authorities], "keys": keys}
     return Answer(
         document,
         (

@@ -60,13 +60,14 @@ async def _token(settings: Settings) -> tuple[TokenKeys | None, str]:
 
 def _own_token(settings: Settings, module: Path, folder: Path) -> None:
     """A SoftHSM token in the home folder, unless it is there."""
-    secrets = settings.home / "secrets"
-    pin = kept_secret(Path(settings.keys.pin.location)) if settings.keys.pin.scheme == "file" else ""
     if any((folder / "tokens").glob("*")):
         return
-    so_pin = kept_secret(secrets / "token.so-pin")
-    secret = pin.encode() or Secret(str(settings.keys.pin), what="PIN of the new token")()
-    init_token(module, folder, settings.keys.token_label, so_pin.encode(), secret)
+    reference = settings.keys.pin
+    if reference.scheme == "file":
+        kept_secret(Path(reference.location))
+    pin = Secret(str(reference), what="PIN of the new token")()
+    so_pin = kept_secret(settings.home / "secrets" / "token.so-pin")
+    init_token(module, folder, settings.keys.token_label, so_pin.encode(), pin)
 
 
 def _token_keys(settings: Settings, module: Path, environment: Mapping[str, str]) -> TokenKeys:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from crl.issuer import CrlIssuer
+from crl.schedule import Schedule
 
 if TYPE_CHECKING:
     from cli.compose import Instance
@@ -30,15 +34,15 @@ class Metrics:
             ["app", "route"],
             registry=self._registry,
         )
-        self._gauge("digitalid_log_leaves", "Leaves in the log.", lambda: float(instance.log.size))
-        revoked = self._labelled("digitalid_crl_entries", "Entries of the current CRL.")
+        leaves = Gauge("digitalid_log_leaves", "Leaves in the log.", registry=self._registry)
+        leaves.set_function(lambda: float(instance.log.size))
+        entries = self._labelled("digitalid_crl_entries", "Entries of the current CRL.")
         ends = self._labelled("digitalid_crl_next_update_seconds", "nextUpdate of the current CRL.")
         failures = self._labelled("digitalid_crl_failures", "CRLs that could not be made.")
         for name, crl in instance.crls.items():
-            revoked.labels(name).set_function(lambda crl=crl: float(crl.current().count))
-            ends.labels(name).set_function(lambda crl=crl: crl.current().next_update.timestamp())
-            schedule = instance.schedules[name]
-            failures.labels(name).set_function(lambda schedule=schedule: float(schedule.failures))
+            entries.labels(name).set_function(partial(_entries, crl))
+            ends.labels(name).set_function(partial(_end, crl))
+            failures.labels(name).set_function(partial(_failures, instance.schedules[name]))
 
     def watch(self, app: str) -> Middleware:
         """Middleware that counts and times the requests of ``app``."""
@@ -67,8 +71,17 @@ class Metrics:
         """The Prometheus text format."""
         return generate_latest(self._registry)
 
-    def _gauge(self, name: str, text: str, read: object) -> None:
-        Gauge(name, text, registry=self._registry).set_function(read)  # type: ignore[arg-type]
-
     def _labelled(self, name: str, text: str) -> Gauge:
         return Gauge(name, text, ["ca"], registry=self._registry)
+
+
+def _entries(crl: CrlIssuer) -> float:
+    return float(crl.current().count)
+
+
+def _end(crl: CrlIssuer) -> float:
+    return crl.current().next_update.timestamp()
+
+
+def _failures(schedule: Schedule) -> float:
+    return float(schedule.failures)

@@ -14,6 +14,7 @@ from cli import certificate, files
 from cli.command import Group, Session
 from cli.output import BAD, DONE, GOOD, NEGATIVE, Answer, Fields, Json, Line
 from infra.errors import Rejected
+from pki.serial import format_serial
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -153,7 +154,7 @@ def _answer(asked: Certificate, url: str, said: Said) -> Answer:
         name: certificate.text_of(value) if isinstance(value, datetime) else value
         for name, value in asdict(said).items()
     }
-    document |= {"serial": f"{asked.serial_number:x}", "url": url}
+    document |= {"serial": format_serial(asked.serial_number), "url": url}
     held = said.reason == "certificateHold"
     word = "on hold" if held else said.status
     meaning = {

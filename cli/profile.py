@@ -31,12 +31,11 @@ async def list_all(session: Session) -> Answer:
         (
             str(view["name"]),
             _joined(view.get("lifetime", view.get("validity"))),
-            _joined(view.get("key_types")),
             str(view.get("description", view.get("title", ""))),
         )
         for view in reply["profiles"]
     )
-    return Answer(reply, (Table(("NAME", "LIFETIME", "KEYS", "FOR"), rows),))
+    return Answer(reply, (Table(("NAME", "LIFETIME", "FOR"), rows),))
 
 
 @profile.command("show")

@@ -90,19 +90,24 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
 def _welcome(instance: Instance, app: str, validation: str) -> str:
     home = instance.settings.home
     command = _command(home)
-    roots = ", ".join(sorted(instance.hierarchy.authorities))
-    openssl = "openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
+    request = (
+        "openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout alice.key "
+        '-subj "/C=AQ/CN=Alice Example" 2>/dev/null'
+    )
+    issue = f"{command} cert issue --profile citizen-authentication --csr - --out alice.pem --force"
     return f"""\
-DigitalID is ready.  CAs: {roots}.  Keys: {instance.keys_note}.  State: {home}
+DigitalID is ready.  Keys: {instance.keys_note}.  State: {home}
 
-  application   {app}/            API under /api/v1, token in {home}/secrets/operator.token
-  validation    {validation}/ocsp, {validation}/crl/issuing.crl, {validation}/aia/issuing.cer
+  application  {app}/  (API under /api/v1; token in {home}/secrets/operator.token)
+  OCSP         {validation}/ocsp
+  CRL          {validation}/crl/issuing.crl
+  CA           {validation}/aia/issuing.cer
 
 Try it in another terminal, from this folder:
 
-  issue    {openssl} -keyout alice.key -subj "/C=AQ/CN=Alice Example" 2>/dev/null | {command} cert issue --profile citizen-authentication --csr - --out alice.pem --force
-  revoke   {command} cert revoke alice.pem --reason keyCompromise
-  check    {command} ocsp query alice.pem
+  issue   {request} | {issue}
+  revoke  {command} cert revoke alice.pem --reason keyCompromise
+  check   {command} ocsp query alice.pem
 
 Ctrl-C stops it; the state stays.
 """

@@ -118,10 +118,12 @@ async def verify(
 
     if no_revocation and (crls or responses):
         raise click.UsageError("--no-revocation excludes --crl and --ocsp")
-    moment = at or datetime.now(UTC)
     material = await _material(session, which, anchors, intermediates)
 
     async def outcome(revocation: Revocation) -> Outcome:
+        # Now means after the fetching: what was fetched must not seem to come from the future.
+        nonlocal moment
+        moment = at or datetime.now(UTC)
         return await validate(
             material.leaf,
             anchors=material.anchors,
@@ -133,6 +135,7 @@ async def verify(
             purpose=Purpose(purpose),
         )
 
+    moment = at or datetime.now(UTC)
     with working("validating"):
         found = await outcome(Revocation.NONE)
         for _ in range(MAX_FETCHED_ISSUERS):

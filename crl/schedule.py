@@ -65,6 +65,7 @@ class Schedule:
         self._clock = clock
         self._timing = timing
         self._wanted = asyncio.Event()
+        self._urgent = asyncio.Event()
         self._stopping = asyncio.Event()
         self._waiters: list[_Waiter] = []
         self._generation = 0
@@ -87,6 +88,8 @@ class Schedule:
     async def caught_up(self, sequence: int) -> None:
         """Wait until a CRL is out that shows the ledger's change ``sequence``, and ask for it.
 
+        Because somebody waits, no further changes are gathered.
+
         Errors: ``Unavailable("crl-schedule-stopped")`` when ``stop`` comes first.
         """
         # A ledger may count a change before a reader of its store can see it. So what was reported
@@ -99,6 +102,7 @@ class Schedule:
             return
         if self._stopping.is_set() or self._task is None:
             raise _stopped(self._generator.name)
+        self._urgent.set()
         waiter = _Waiter(sequence, needed, asyncio.get_running_loop().create_future())
         self._waiters.append(waiter)
         try:
@@ -135,13 +139,15 @@ class Schedule:
             if not self._wanted.is_set():
                 due_in = self._due_in()
                 if due_in > timedelta(0):
-                    await self._wait(min(due_in, LONGEST_SLEEP), or_wanted=True)
+                    await self._wait(min(due_in, LONGEST_SLEEP), self._wanted)
                     continue
             elif self._timing.debounce:
-                await self._wait(self._timing.debounce)
+                await self._wait(self._timing.debounce, self._urgent)
                 if self._stopping.is_set():
                     return
+            self._generating = True
             await self._generate()
+            self._generating = False
 
     async def _generate(self) -> None:
         """Make one CRL, trying until it is out or ``stop`` is called."""
@@ -149,8 +155,8 @@ class Schedule:
         while not self._stopping.is_set():
             # Cleared before the ledger is read: what changes from here on asks for another one.
             self._wanted.clear()
+            self._urgent.clear()
             self._generation += 1
-            self._generating = True
             try:
                 crl = await self._generator.issue()
             except Failure as failure:
@@ -165,8 +171,6 @@ class Schedule:
                 self.failing = None
                 self._let_go(crl.sequence)
                 return
-            finally:
-                self._generating = False
             await self._wait(pause)
             pause = min(2 * pause, self._timing.retry_most)
 
@@ -178,13 +182,13 @@ class Schedule:
         for waiter in self._waiters:
             if waiter.sequence > sequence or waiter.generation > self._generation:
                 self._wanted.set()
+                self._urgent.set()
             elif not waiter.done.done():
                 waiter.done.set_result(None)
 
-    async def _wait(self, time: timedelta, *, or_wanted: bool = False) -> None:
-        """Wait for ``time``, or for ``stop``, or for a change when told so."""
-        events = [self._stopping, self._wanted] if or_wanted else [self._stopping]
-        tasks = [asyncio.create_task(event.wait()) for event in events]
+    async def _wait(self, time: timedelta, *sooner: asyncio.Event) -> None:
+        """Wait for ``time``, or for ``stop``, or for an event that comes sooner."""
+        tasks = [asyncio.create_task(event.wait()) for event in (self._stopping, *sooner)]
         try:
             await asyncio.wait(
                 tasks, timeout=time.total_seconds(), return_when=asyncio.FIRST_COMPLETED

@@ -35,6 +35,15 @@ _PLAIN: Final = Order()
 _NOT_SIGNED: Final = b"\x03\x01\x00"  # an empty BIT STRING where the signature will be
 _EMPTY: Final = b"\x30\x00"
 
+_UNREADABLE: Final = (
+    Rejected,
+    ValueError,
+    TypeError,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+
 _Found: TypeAlias = Iterator[tuple[str, str]]
 
 
@@ -73,7 +82,7 @@ def check(
             *_key(fields, profile, request),
             *_extensions(fields, profile, request, issuer, order),
         ]
-    except (Rejected, ValueError, x509.DuplicateExtension) as error:
+    except _UNREADABLE as error:
         found = [("not-der", f"the octets cannot be read back: {error}")]
     return tuple(Finding(code, Severity.ERROR, detail, "profile") for code, detail in found)
 
@@ -206,7 +215,7 @@ def _attribute(rule: SubjectRule, oid: str, value: str, tag: der.Tag) -> _Found:
         yield "subject-attribute", f"{short} does not match its pattern"
     if allowed.semantics is not None:
         try:
-            check_semantics(short, allowed.semantics, value)
+            check_semantics(allowed, allowed.semantics, value)
         except Rejected as rejected:
             yield "subject-attribute", rejected.detail
 

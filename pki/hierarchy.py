@@ -107,7 +107,9 @@ class Hierarchy:
 
     async def open(self) -> None:
         """Open every CA that was made, with its key."""
-        async for stored in self._store.scan(AUTHORITIES):
+        known = [stored async for stored in self._store.scan(AUTHORITIES)]
+        # Each after the CA that issued it.
+        for stored in sorted(known, key=lambda stored: len(cast(list[bytes], stored.body["chain"]))):
             signer = await self._keys.open(str(stored.body["key"]))
             self.authorities[stored.id] = self._authority(
                 stored.id, self._issuer(stored.id, stored.body), signer
@@ -202,7 +204,7 @@ class Hierarchy:
                 if rejected.code != "key-exists":
                     raise
                 # Made by a run that was stopped before it could write the next line.
-                uri = self._keys.uri(label)
+                uri = self._keys.named(label)
             try:
                 stored = await self._store.insert(SERVICE_KEYS, label, {"uri": uri})
             except Duplicate:

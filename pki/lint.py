@@ -47,10 +47,8 @@ def lint_certificate(der: bytes, rulebook: str = PKIX) -> tuple[Finding, ...]:
     book, _, kind = rulebook.partition("/")
     if book == PKIX and not kind:
         return _pkix_certificate()(der)
-    if book == ETSI:
-        return _etsi(der, kind)
-    if book == CABF_SERVERAUTH:
-        return _cabf_serverauth(der, kind)
+    if book in (ETSI, CABF_SERVERAUTH):
+        return _typed(der, book, kind)
     raise _no_such_rulebook(rulebook)
 
 
@@ -289,58 +287,37 @@ def _pkix_ocsp_response() -> _Lint:
     return lambda der: _findings(validators, _document(load, der, "OCSP response"), PKIX)
 
 
-def _etsi(der: bytes, kind: str) -> tuple[Finding, ...]:
+def _typed(der: bytes, book: str, kind: str) -> tuple[Finding, ...]:
     from pkilint import etsi
-
-    document = _certificate(der)
-    kind = kind or etsi.determine_certificate_type(document).to_option_str
-    validators, filters = _etsi_rules(kind.upper())
-    return _findings(validators, document, ETSI, filters)
-
-
-@functools.cache
-def _etsi_rules(kind: str) -> tuple[Any, Any]:
-    from pkilint import etsi
-    from pkilint.pkix import certificate
-
-    chosen = _kind(etsi.CertificateType, ETSI, kind)
-    return (
-        certificate.create_pkix_certificate_validator_container(
-            etsi.create_decoding_validators(chosen), etsi.create_validators(chosen)
-        ),
-        etsi.create_etsi_finding_filters(chosen),
-    )
-
-
-def _cabf_serverauth(der: bytes, kind: str) -> tuple[Finding, ...]:
     from pkilint.cabf import serverauth
 
     document = _certificate(der)
-    kind = kind or serverauth.determine_certificate_type(document).to_option_str
-    validators, filters = _cabf_serverauth_rules(kind.upper())
-    return _findings(validators, document, CABF_SERVERAUTH, filters)
+    rules = etsi if book == ETSI else serverauth
+    kind = kind or rules.determine_certificate_type(document).to_option_str
+    validators, filters = _typed_rules(book, kind.upper())
+    return _findings(validators, document, book, filters)
 
 
 @functools.cache
-def _cabf_serverauth_rules(kind: str) -> tuple[Any, Any]:
+def _typed_rules(book: str, kind: str) -> tuple[Any, Any]:
+    from pkilint import etsi
     from pkilint.cabf import serverauth
     from pkilint.cabf.serverauth import serverauth_constants
     from pkilint.pkix import certificate
 
-    chosen = _kind(serverauth_constants.CertificateType, CABF_SERVERAUTH, kind)
-    return (
-        certificate.create_pkix_certificate_validator_container(
-            serverauth.create_decoding_validators(), serverauth.create_validators(chosen)
-        ),
-        serverauth.create_serverauth_finding_filters(chosen),
-    )
-
-
-def _kind(kinds: Any, rulebook: str, name: str) -> Any:
-    for kind in kinds:
-        if kind.to_option_str == name:
-            return kind
-    raise _no_such_rulebook(f"{rulebook}/{name.lower()}")
+    kinds = etsi.CertificateType if book == ETSI else serverauth_constants.CertificateType
+    chosen = next((one for one in kinds if one.to_option_str == kind), None)
+    if chosen is None:
+        raise _no_such_rulebook(f"{book}/{kind.lower()}")
+    if book == ETSI:
+        decoders = etsi.create_decoding_validators(chosen)
+        validators = etsi.create_validators(chosen)
+        filters = etsi.create_etsi_finding_filters(chosen)
+    else:
+        decoders = serverauth.create_decoding_validators()
+        validators = serverauth.create_validators(chosen)
+        filters = serverauth.create_serverauth_finding_filters(chosen)
+    return certificate.create_pkix_certificate_validator_container(decoders, validators), filters
 
 
 def _certificate(der: bytes) -> Any:

@@ -30,7 +30,12 @@ from pki.throwaway import Throwaway
 COLLECTION: Final = Collection("profile_checks")
 
 _SERIAL: Final = 0x4DF6A7C2_90B8E1D3_5C7A9F10_2B4D6E81
-_KEY_TYPES: Final = (KeyType.P_256, KeyType.P_384, KeyType.ED25519, KeyType.RSA_2048)
+_KEY_TYPES: Final[tuple[KeyType, ...]] = (
+    KeyType.P_256,
+    KeyType.P_384,
+    KeyType.ED25519,
+    KeyType.RSA_2048,
+)
 """What a sample's key is, the first that the profile takes: quick ones first."""
 
 
@@ -48,8 +53,8 @@ def try_out(
             "profile-sample-missing",
             f"profile {profile.name} has no [sample] to try it out with; give it one",
         )
-    key_type = next((known for known in _KEY_TYPES if known in profile.key_types), None)
-    key_type = key_type or min(profile.key_types)
+    quick = [known for known in _KEY_TYPES if known in profile.key_types]
+    key_type = (*quick, *sorted(profile.key_types))[0]
     subject_key = Throwaway.of(key_type, usual_algorithm(key_type))
     signer = subject_key if issuer is None else _issuer_key()
     request = CertificateRequest(

@@ -7,7 +7,7 @@ per second of ``at``: both ends of a validity period count (RFC 5280 §4.1.2.5).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -182,8 +182,10 @@ def _load(kind: Any, check: Any, data: bytes, maximum: int, what: str) -> Any:
     if len(data) > maximum:
         raise Rejected(f"bad-{what}", f"{len(data)} octets are more than the {maximum} allowed")
     try:
-        check(data)
         value = kind.load(data, strict=True)
+        if kind is asn1_x509.Certificate and value.serial_number <= 0:
+            raise ValueError("a serial is positive (RFC 5280 §4.1.2.2)")
+        check(data)
         if kind is asn1_crl.CertificateList:
             for field in ("signature", "issuer", "this_update", "next_update", "crl_extensions"):
                 value["tbs_cert_list"][field].native  # noqa: B018 - all but the many entries
@@ -198,7 +200,7 @@ def _load(kind: Any, check: Any, data: bytes, maximum: int, what: str) -> Any:
 
 
 def _without_path(found: tuple[asn1_x509.Certificate, ...], at: datetime) -> Outcome:
-    lines = tuple(describe_certificate(one.dump(), at) for one in found)
+    lines = tuple(_line(describe_certificate, one.dump(), at) for one in found)
     last = found[-1]
     if last.self_issued:
         code = "untrusted-root"
@@ -356,6 +358,13 @@ def _sentence(error: ValidationError) -> str:
 # ── Explaining ────────────────────────────────────────────────────────────────────────────────────
 
 
+def _line(describe: Callable[..., str | None], *about: object) -> str:
+    try:
+        return describe(*about) or ""
+    except ValueError as error:
+        return f"something that was given cannot be read whole: {error}"
+
+
 def _explain(
     path: Sequence[asn1_x509.Certificate],
     evidence: _Evidence,
@@ -364,20 +373,20 @@ def _explain(
     *,
     later: bool,
 ) -> tuple[str, ...]:
-    lines = [describe_certificate(certificate.dump(), at) for certificate in path]
+    lines = [_line(describe_certificate, certificate.dump(), at) for certificate in path]
     lines[-1] += " (trust anchor)"
     if revocation is Revocation.NONE:
         return (*lines, "revocation was not asked about")
     for certificate in path[:-1]:
         if revocation is not Revocation.OCSP or certificate is not path[0]:
             lines.extend(
-                describe_crl(crl.dump(), certificate.serial_number, at)
+                _line(describe_crl, crl.dump(), certificate.serial_number, at)
                 for crl in evidence.crls
                 if crl.issuer == certificate.issuer
             )
         if revocation is not Revocation.CRL:
             for response in evidence.ocsp_responses:
-                line = describe_ocsp_response(response.dump(), certificate.serial_number, at)
+                line = _line(describe_ocsp_response, response.dump(), certificate.serial_number, at)
                 lines.extend([line] if line else [])
     if later:
         lines.append(

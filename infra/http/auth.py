@@ -7,15 +7,11 @@ import hmac
 import os
 import socket
 import struct
-from collections.abc import Awaitable, Callable
-from typing import TypeAlias
 
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 
 from infra.errors import Rejected
-
-Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Middleware: TypeAlias = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
 
 
 def authenticate(token: str, *, open_paths: frozenset[str] = frozenset()) -> Middleware:

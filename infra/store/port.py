@@ -7,8 +7,8 @@ Invariants that every back end keeps (``tests/contract/test_store.py``):
 
 - when ``insert``, ``insert_many`` or ``replace`` returns, the change survives power loss;
 - a document's version starts at 1 and grows by 1 with each change;
-- changes are made in the order of their calls, also when many wait at once, and their outbox entries
-  have offsets in that order;
+- changes are made in the order of their calls, also when many wait at once, and their outbox
+  entries have offsets in that order;
 - an outbox entry exists if and only if the change that carried it does; offsets are positive, only
   grow, and a reader that has seen offset n never later finds a smaller one that it had not seen;
 - a read sees every change whose call has returned.

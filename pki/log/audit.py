@@ -8,9 +8,8 @@ leaf.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -20,7 +19,6 @@ from pki.log.checkpoint import Checkpoint, VerifierKey, open_checkpoint
 from pki.log.evidence import (
     ACT_ALTERED,
     CHECKPOINT_ALTERED,
-    CHECKPOINT_MISSING,
     LEAF_ALTERED,
     LEAF_FOREIGN,
     LEAF_MISSING,
@@ -29,10 +27,12 @@ from pki.log.evidence import (
     TILE_ALTERED,
     TILE_MISSING,
     Finding,
+    Report,
     follows_itself,
     judge,
     settle,
 )
+from pki.log.heads import signed_heads
 from pki.log.merkle import EMPTY_ROOT, HASH_SIZE, Frontier, leaf_hash, peaks, root_of
 from pki.log.records import (
     CHECKPOINTS,
@@ -56,40 +56,19 @@ PROGRESS_EVERY: Final = 32  # blocks
 Progress = Callable[[int, int], None]
 
 
+class _Block(NamedTuple):
+    """The documents of one tile of leaves, and the one after them."""
+
+    number: int
+    documents: list[Document | None]
+    following: Document | None
+
+
 class _Id(msgspec.Struct):
     id: str
 
 
 _act_id = msgspec.json.Decoder(_Id).decode
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What a replay has found.
-
-    ``size`` and ``root``: of the leaves as they are stored now; ``covered``: how many of them a
-    checkpoint with a good signature and this very root vouches for; ``checkpoints``: how many
-    were checked; ``findings``: at most about 100, the first leaf first.
-    """
-
-    size: int
-    root: bytes
-    covered: int
-    checkpoints: int
-    findings: tuple[Finding, ...]
-
-    @property
-    def ok(self) -> bool:
-        return not self.findings
-
-    @property
-    def first_altered(self) -> int | None:
-        """The first leaf that is altered, missing or moved; if it is only known to be among
-        several, the first of those."""
-        return min(
-            (f.start for f in self.findings if f.about_leaves and f.start is not None),
-            default=None,
-        )
 
 
 async def verify_log(
@@ -119,7 +98,6 @@ class _Replay:
         self, store: Store, origin: str, keys: Sequence[VerifierKey], anchors: list[Checkpoint]
     ) -> None:
         self._store = store
-        self._origin = origin
         self._keys = keys
         self._anchors = anchors
         self._findings: list[Finding] = []
@@ -131,17 +109,17 @@ class _Replay:
         self._checked = 0
         self._unknown: list[int] = []  # leaves of whose true hash no record is left
         self._lost = False  # a root differed, so that every later one will
-        self._next_number = 0
-        self._heads = self._checkpoints()
+        self._heads = signed_heads(store, origin, keys, self._find)
         self._head: Checkpoint | None = None
 
     async def run(self, progress: Progress) -> Report:
         total = await self._bound()
-        self._head = await anext(self._heads, None)
+        await self._advance()
         size, root = 0, EMPTY_ROOT
         await self._check_heads(0, [])
-        async for number, block in self._stream(total):
-            hashes = await self._block(number, block, total)
+        async for block in self._stream(total):
+            number = block.number
+            hashes = await self._block(block, total)
             await self._check_heads(number * WIDTH, hashes)
             size = number * WIDTH + len(hashes)
             if len(hashes) == WIDTH:
@@ -167,9 +145,9 @@ class _Replay:
                     continue  # said when its turn comes
         return bound
 
-    async def _stream(self, bound: int) -> AsyncIterator[tuple[int, list[Document | None]]]:
+    async def _stream(self, bound: int) -> AsyncIterator[_Block]:
         """The documents in blocks, with nothing where one is missing."""
-        block: list[Document | None] = []
+        block = _Block(0, [], None)
         at = 0
         async for stored in self._store.scan(LEAVES):
             index = record_number(stored.id)
@@ -177,21 +155,23 @@ class _Replay:
                 self._find(LEAF_FOREIGN, f"the document {stored.id!r} is no leaf of this log")
                 continue
             while at <= index:
-                block.append(stored.body if at == index else None)
+                body = stored.body if at == index else None
+                if len(block.documents) == WIDTH:
+                    yield block._replace(following=body)
+                    block = _Block(at // WIDTH, [], None)
+                block.documents.append(body)
                 at += 1
-                if len(block) == WIDTH:
-                    yield at // WIDTH - 1, block
-                    block = []
-        if block:
-            yield at // WIDTH, block
+        if block.documents:
+            yield block
 
-    async def _block(self, number: int, block: list[Document | None], total: int) -> list[bytes]:
+    async def _block(self, block: _Block, total: int) -> list[bytes]:
         """The leaf hashes of a block, as they are believed to have been."""
-        tile = await self._tile(number, total)
+        documents, first = block.documents, block.number * WIDTH
+        tile = await self._tile(block.number, total)
         running_hash = self._running
         hashes = []
         try:
-            for body in block:
+            for body in documents:
                 leaf: bytes = body["leaf"]  # type: ignore[index, assignment]
                 hash_ = sha256(b"\x00" + leaf).digest()
                 after = sha256(running_hash + hash_).digest()
@@ -205,14 +185,18 @@ class _Replay:
                 running_hash = after
         except (TypeError, KeyError, msgspec.DecodeError):
             hashes = []
-        if len(hashes) == len(block) and b"".join(hashes).startswith(tile[: 32 * len(block)]):
+        if (
+            len(hashes) == len(documents)
+            and b"".join(hashes).startswith(tile[: HASH_SIZE * len(hashes)])
+            and (block.following is None or block.following.get("before") == running_hash)
+        ):
             self._running = running_hash
             return hashes
         if len(self._findings) < MAX_FINDINGS:
-            return await self._judge(number * WIDTH, block, cut(tile))
+            return await self._judge(first, documents, cut(tile))
         # Enough is known: what follows only has to be counted.
-        records = [None if body is None else _parsed(body) for body in block]
-        self._unknown.append(number * WIDTH)
+        records = [None if body is None else _parsed(body) for body in documents]
+        self._unknown.append(first)
         return [bytes(HASH_SIZE) if r is None else leaf_hash(r.leaf) for r in records]
 
     async def _tile(self, number: int, total: int) -> bytes:
@@ -259,7 +243,8 @@ class _Replay:
                 record,
                 entry,
                 following,
-                following_holds=following is not None and await self._holds(index + 1, following),
+                following_holds=following is not None
+                and await self._holds(index + 1, following, entries[at + 1 : at + 2]),
             )
             hashes.append(verdict.hash)
             self._running = verdict.running
@@ -283,9 +268,14 @@ class _Replay:
         stored = await self._store.get(LEAVES, record_id(index))
         return None if stored is None else leaf_record(stored)
 
-    async def _holds(self, index: int, record: LeafRecord) -> bool:
+    async def _holds(self, index: int, record: LeafRecord, entry: Sequence[bytes]) -> bool:
+        """Whether a document agrees with itself, its tile and the one after it."""
         following = await self._record(index + 1)
-        return follows_itself(record) and (following is None or following.before == record.after)
+        return (
+            follows_itself(record)
+            and (not entry or entry[0] == leaf_hash(record.leaf))
+            and (following is None or following.before == record.after)
+        )
 
     async def _grow(self, number: int, hashes: list[bytes], total: int) -> None:
         """Go up from a full block, and compare the tiles above that it fills."""
@@ -310,33 +300,9 @@ class _Replay:
             detail = f"entry {at} of tile {id} is not made of leaves {start} to {start + wide - 1}"
             self._doubtful.append(Finding(TILE_ALTERED, detail, start, start + wide))
 
-    async def _checkpoints(self) -> AsyncIterator[Checkpoint]:
-        """The stored checkpoints whose signature is good, in order."""
-        async for stored in self._store.scan(CHECKPOINTS):
-            record = checkpoint_record(stored)
-            number = record_number(stored.id)
-            if number is None or number < self._next_number:
-                self._find(CHECKPOINT_ALTERED, f"the document {stored.id!r} is no checkpoint")
-                continue
-            if number > self._next_number:
-                self._find(
-                    CHECKPOINT_MISSING,
-                    f"checkpoints {self._next_number} to {number - 1} are missing",
-                )
-            self._next_number = number + 1
-            try:
-                if record is None:
-                    raise Rejected("bad-checkpoint", "it cannot be read")
-                head = open_checkpoint(record.note, self._keys)
-                if (record.number, record.size, record.root) != (number, head.size, head.root):
-                    raise Rejected("bad-checkpoint", "it does not say what was signed")
-                if head.origin != self._origin:
-                    raise Rejected("bad-checkpoint", f"it is one of {head.origin}")
-            except Rejected as why:
-                self._find(CHECKPOINT_ALTERED, f"checkpoint {number}: {why.detail}")
-                continue
-            self._checked += 1
-            yield head
+    async def _advance(self) -> None:
+        self._head = await anext(self._heads, None)
+        self._checked += self._head is not None
 
     async def _check_heads(self, first: int, hashes: list[bytes]) -> None:
         """Compare the checkpoints, stored and trusted, that end within this block."""
@@ -346,7 +312,7 @@ class _Replay:
                 self._find(CHECKPOINT_ALTERED, f"a checkpoint of {self._head.size} comes too late")
             else:
                 self._compare(self._head, first, hashes)
-            self._head = await anext(self._heads, None)
+            await self._advance()
         while self._anchors and self._anchors[0].size <= end:
             self._compare(self._anchors.pop(0), first, hashes)
 
@@ -371,7 +337,7 @@ class _Replay:
         known = [anchor.size for anchor in self._anchors]
         while self._head is not None:
             known.append(self._head.size)
-            self._head = await anext(self._heads, None)
+            await self._advance()
         number = size // WIDTH
         if await self._store.get(TILES, str(TileId(0, number))) is not None:
             known.append((number + 1) * WIDTH)

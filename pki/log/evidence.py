@@ -63,6 +63,35 @@ class Verdict:
     running: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a replay has found.
+
+    ``size`` and ``root``: of the leaves as they are stored now; ``covered``: how many of them a
+    checkpoint with a good signature and this very root vouches for; ``checkpoints``: how many
+    were checked; ``findings``: at most about 100, the first leaf first.
+    """
+
+    size: int
+    root: bytes
+    covered: int
+    checkpoints: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not self.findings
+
+    @property
+    def first_altered(self) -> int | None:
+        """The first leaf that is altered, missing or moved; if it is only known to be among
+        several, the first of those."""
+        return min(
+            (f.start for f in self.findings if f.about_leaves and f.start is not None),
+            default=None,
+        )
+
+
 def follows_itself(record: LeafRecord) -> bool:
     """Whether the running hashes in a document fit its own leaf."""
     return running(record.before, leaf_hash(record.leaf)) == record.after

@@ -68,7 +68,8 @@ class AttributeRule:
 
     ``tag``: the string type that is written, ``tags``: those that are accepted; ``maximum_length``:
     characters; ``count``: how often it may occur; ``fixed``: its only value, which the profile adds
-    by itself; ``pattern``: matches the whole value.
+    by itself; ``pattern``: matches the whole value; ``national_schemes``: whether identifiers of
+    national schemes will do (EN 319 412-1 NAT-5.1.3-05).
     """
 
     type: str
@@ -82,6 +83,7 @@ class AttributeRule:
     fixed: str | None
     pattern: re.Pattern[str] | None
     semantics: Semantics | None
+    national_schemes: bool
 
 
 @dataclass(frozen=True, slots=True)

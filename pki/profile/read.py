@@ -112,7 +112,7 @@ def parse_profile(name: str, data: Mapping[str, Any], *, source: str | None = No
         self_signed=table.flag("self_signed", False),
         key_types=frozenset(table.choices("key_types", KeyType)),
         validity=_validity(table.table("validity")),
-        subject=read_subject(table.table("subject")),
+        subject=read_subject(table.table("subject"), national_schemes=_national_schemes(data)),
         alternative_names=table.optional("alternative_names", _alternative_names)
         or AlternativeNamesRule(MappingProxyType({}), 0, frozenset()),
         key_usage=_key_usage(table.table("key_usage")),
@@ -142,6 +142,11 @@ def _fingerprint(data: Mapping[str, Any], table: Table) -> str:
     except (TypeError, ValueError, RecursionError) as error:
         table.refuse("", f"holds a value that is no text, number, list or table: {error}")
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _national_schemes(data: Mapping[str, Any]) -> bool:
+    statements = data.get("qc_statements")
+    return isinstance(statements, Mapping) and bool(statements.get("registration_authorities"))
 
 
 def _key_identifier(table: Table) -> KeyIdentifierMethod:

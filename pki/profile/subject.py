@@ -31,8 +31,9 @@ _FORMS: Final = {
 }
 
 
-def read_subject(table: Table) -> SubjectRule:
-    """The subject template from its table. Errors: ``bad-profile``."""
+def read_subject(table: Table, *, national_schemes: bool) -> SubjectRule:
+    """The subject template from its table; ``national_schemes``: whether the profile tells who
+    registers them. Errors: ``bad-profile``."""
     rewrite = table.flag("rewrite", True)
     one_of = tuple(_types(table, "one_of", group) for group in table.lists("one_of"))
     apart = tuple(_types(table, "never_together", g) for g in table.lists("never_together"))
@@ -45,7 +46,7 @@ def read_subject(table: Table) -> SubjectRule:
             table.refuse(
                 key, f"is neither an attribute ({known}) nor one of {', '.join(_SETTINGS)}"
             )
-        attributes[kind.oid] = _read_attribute(table.table(key), key)
+        attributes[kind.oid] = _read_attribute(table.table(key), key, national_schemes)
     table.done()
     for group in (*one_of, *apart):
         if not group or any(oid not in attributes for oid in group):
@@ -72,7 +73,7 @@ def _types(table: Table, key: str, names: tuple[str, ...]) -> frozenset[str]:
     return frozenset(found)
 
 
-def _read_attribute(table: Table, short: str) -> AttributeRule:
+def _read_attribute(table: Table, short: str, national_schemes: bool) -> AttributeRule:
     kind = BY_SHORT_NAME[short.lower()]
     maximum = table.count("maximum_length", kind.maximum, kind.maximum)
     rule = AttributeRule(
@@ -88,6 +89,7 @@ def _read_attribute(table: Table, short: str) -> AttributeRule:
         pattern=table.pattern("pattern")
         or (re.compile(r"[A-Z]{2}") if short == "C" else None),  # ISO 3166-1 alpha-2
         semantics=table.choice("semantics", Semantics) if "semantics" in table else None,
+        national_schemes=national_schemes,
     )
     table.done()
     if rule.count == 0:
@@ -118,19 +120,25 @@ def check_value(rule: AttributeRule, value: str) -> None:
     if rule.pattern is not None and rule.pattern.fullmatch(value) is None:
         raise _not_allowed(f"{rule.short} does not match {rule.pattern.pattern}")
     if rule.semantics is not None:
-        check_semantics(rule.short, rule.semantics, value)
+        check_semantics(rule, rule.semantics, value)
 
 
-def check_semantics(short: str, semantics: Semantics, value: str) -> None:
+def check_semantics(rule: AttributeRule, semantics: Semantics, value: str) -> None:
     """Refuse an identifier that is not of its form. Errors: ``bad-semantics-identifier``."""
     good = _SEMANTICS[semantics].fullmatch(value) is not None
+    if good and value[2] == ":" and not rule.national_schemes:
+        raise Rejected(
+            "bad-semantics-identifier",
+            f"{rule.short} has a national scheme, and the profile does not say who registers it "
+            "(qc_statements.registration_authorities)",
+        )
     if good and value.startswith("LEIXG-"):
         # ISO 17442 §6: letters count from 10 on, and the whole is 1 modulo 97.
         good = int("".join(str(int(c, 36)) for c in value[6:])) % 97 == 1
     if not good:
         raise Rejected(
             "bad-semantics-identifier",
-            f"{short} is written {_FORMS[semantics]}, as EN 319 412-1 §5.1 has it",
+            f"{rule.short} is written {_FORMS[semantics]}, as EN 319 412-1 §5.1 has it",
         )
 
 

@@ -66,6 +66,10 @@ class Keys:
         """
         return await self._for_new().generate(label, key_type)
 
+    def named(self, label: str) -> str:
+        """The URI of the key of this label where new ones are made. Errors: ``no-key-store``."""
+        return self._for_new().named(label)
+
     async def open(self, uri: str, algorithm: SignatureAlgorithm | None = None) -> Signer:
         """The key that ``uri`` names. Errors: ``no-key-store``, and those of the store."""
         name = parse(uri)

@@ -133,6 +133,10 @@ class FileKeyStore:
             raise _storage(error, path) from error
         return str(FileUri(label))
 
+    def named(self, label: str) -> str:
+        """The URI of the key of this label. Errors: ``bad-key-label``."""
+        return str(FileUri(check_label(label)))
+
     async def open(self, uri: str, algorithm: SignatureAlgorithm | None = None) -> FileSigner:
         """The key that ``uri`` names.
 

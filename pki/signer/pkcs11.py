@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
@@ -236,6 +237,10 @@ class Pkcs11KeyStore:
         connection = await self._connected()
         made = await connection.ask(KeyMade, lambda id: GenerateKey(id, label, key_type.value))
         return made.uri
+
+    def named(self, label: str) -> str:
+        """The URI of the key of this label on this token. Errors: ``bad-key-label``."""
+        return str(replace(self.token, object=check_label(label), type="private"))
 
     async def open(self, uri: str, algorithm: SignatureAlgorithm | None = None) -> Pkcs11Signer:
         """The private key that ``uri`` names, proved by a signature.

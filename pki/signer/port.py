@@ -49,6 +49,9 @@ class KeyStore(Protocol):
         """Make a key that can never be read out, and return its URI.
         Errors: ``Rejected("key-exists")`` when the label is taken."""
 
+    def named(self, label: str) -> str:
+        """The URI under which ``open`` finds the key of this label, made or yet to be made."""
+
     async def open(self, uri: str, algorithm: SignatureAlgorithm | None = None) -> Signer:
         """The key that ``uri`` names; ``algorithm`` if not the usual one of its type.
         Errors: ``Rejected`` with ``bad-key-uri``, ``no-such-key``, ``key-type``,

@@ -328,17 +328,33 @@ async def test_a_change_that_is_counted_before_it_is_seen_is_waited_for(world: W
 async def test_changes_are_gathered_while_it_waits(world: World) -> None:
     issuer = world.issuer()
     await issuer.issue()
-    timing = replace(FAST, debounce=timedelta(milliseconds=100))
+    timing = replace(FAST, debounce=timedelta(milliseconds=500))
     schedule = Schedule(issuer, world.clock, timing)
     await schedule.start(0)
     async with asyncio.timeout(20):
         for serial in range(1, 6):
             world.statuses.revoke(serial)
             schedule.changed()
-        await schedule.caught_up(5)
+            await asyncio.sleep(0.005)
+        await until(lambda: issuer.current().sequence == 5)
         await schedule.stop()
     assert serials(issuer.current()) == [1, 2, 3, 4, 5]
     assert len(world.acts.named("crl.issue")) == 2
+
+
+async def test_nothing_more_is_gathered_when_somebody_waits(world: World) -> None:
+    issuer = world.issuer()
+    await issuer.issue()
+    schedule = Schedule(issuer, world.clock, replace(FAST, debounce=timedelta(hours=1)))
+    await schedule.start(0)
+    world.statuses.revoke(1)
+    schedule.changed()
+    async with asyncio.timeout(20):
+        await asyncio.sleep(0.01)
+        assert issuer.current().sequence == 0
+        await schedule.caught_up(1)
+        await schedule.stop()
+    assert serials(issuer.current()) == [1]
 
 
 async def test_a_start_after_a_crash_makes_up_for_what_was_missed(world: World) -> None:

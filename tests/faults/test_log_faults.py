@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ from infra.errors import Broken, Rejected, Unavailable
 from infra.store.port import Collection, New
 from infra.store.sqlite import SqliteStore
 from pki.log.act import encode, parse
-from pki.log.audit import Report
 from pki.log.checkpoint import VerifierKey, assemble, parse_note
+from pki.log.evidence import Report
 from pki.log.log import COLLECTIONS, Log
 from pki.log.merkle import leaf_hash, root_of
 from pki.log.records import CHECKPOINTS, LEAVES, PARTIAL, START, TILES, record_id, running
@@ -64,7 +64,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, VerifierKey
 @pytest.fixture
 def tampered(
     written: tuple[Path, VerifierKey, list[bytes]], tmp_path: Path
-) -> Iterator[tuple[Tampering, Callable[..., Report]]]:
+) -> tuple[Tampering, Callable[..., Report]]:
     path, key, _ = written
     copy = tmp_path / "log.db"
     shutil.copy(path, copy)
@@ -73,7 +73,7 @@ def tampered(
         return asyncio.run(verified(copy, key, trusted=trusted))
 
     assert verify().ok
-    yield Tampering(copy), verify
+    return Tampering(copy), verify
 
 
 def codes(report: Report) -> dict[str, tuple[int | None, int | None]]:

@@ -53,15 +53,12 @@ async def signs(signer: Pkcs11Signer, message: bytes = b"x") -> None:
 
 async def signs_again(signer: Pkcs11Signer) -> None:
     """It signs as soon as its back-off lets it try; anything but ``Unavailable`` is a failure."""
-    for _ in range(20):
+    for _ in range(6):
         try:
-            await signs(signer)
+            return await signs(signer)
         except Unavailable as error:
-            assert error.code == "token-unavailable"
             await asyncio.sleep(error.retry_after)
-        else:
-            return
-    pytest.fail("the token is back, but the key does not sign")
+    return await signs(signer)
 
 
 async def test_token_taken_away_and_given_back(token: SoftToken, signer: Pkcs11Signer) -> None:
@@ -127,7 +124,7 @@ async def test_module_crashes(
 
 
 async def test_module_hangs(token: SoftToken) -> None:
-    store = token.store(patience=0.5)
+    store = token.store(patience=2.0)
     signer = await store.open(await store.generate("issuing", KeyType.P_256))
     os.kill(process_of(store), signal.SIGSTOP)
     with pytest.raises(Unavailable, match="not answered"):
@@ -143,17 +140,12 @@ async def test_another_key_in_the_place_of_the_first(
     by_label = await store.open("pkcs11:object=issuing")
     token.tool("--delete-object", "--type", "privkey", "--label", "issuing")
     token.tool("--delete-object", "--type", "pubkey", "--label", "issuing")
-    await token.store().generate("issuing", KeyType.P_256)
+    other = token.store()
+    await other.generate("issuing", KeyType.P_256)
+    await other.close()
     os.kill(process_of(store), signal.SIGKILL)
-    for _ in range(20):
-        try:
-            await by_label.sign(b"x")
-        except Unavailable as error:
-            await asyncio.sleep(error.retry_after)
-        except Rejected as error:
-            assert error.code == "key-mismatch"
-            return
-    pytest.fail("another key signed")
+    with pytest.raises(Rejected, match="key-mismatch"):
+        await signs_again(by_label)
 
 
 def set_token_flag(token: SoftToken, flag: int) -> None:
@@ -203,7 +195,8 @@ async def test_beside_a_forked_process(token: SoftToken, signer: Pkcs11Signer) -
 
         async def sign():
             store = Pkcs11KeyStore(Path({str(token.module)!r}), Pkcs11Uri(token={LABEL!r}),
-                                   lambda: {PIN.encode()!r}, environment={dict(token.environment)!r})
+                                   lambda: {PIN.encode()!r},
+                                   environment={dict(token.environment)!r})
             key = await store.open({signer.uri!r})
             for _ in range(50):
                 await key.sign(b"x")
@@ -244,7 +237,8 @@ def test_threads_on_one_module(token: SoftToken) -> None:
 
         token = Token({str(token.module)!r}, Pkcs11Uri(token={LABEL!r}), {PIN.encode()!r})
         assert token.threads
-        names = [token.generate(f"key-{{kind}}", kind) for kind in (KeyType.P_256, KeyType.RSA_2048)]
+        kinds = (KeyType.P_256, KeyType.RSA_2048)
+        names = [token.generate(f"key-{{kind}}", kind) for kind in kinds]
         keys = [token.open_key(name, None) for name in names]
 
         def work(number):

@@ -80,20 +80,18 @@ class Product:
 
     def start(self, *, within: float = 60.0) -> str:
         """Run ``digitalid serve`` until it says that it is ready; returns what it said."""
-        self.process = subprocess.Popen(
-            [COMMAND, "serve"],
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=(self.home / "serve.err").open("wb"),
-        )
+        with (self.home / "serve.err").open("wb") as errors:
+            self.process = subprocess.Popen(
+                [COMMAND, "serve"], env=self.environment, stdout=subprocess.PIPE, stderr=errors
+            )
         assert self.process.stdout is not None
         said = b""
         deadline = time.monotonic() + within
         while b"Ctrl-C" not in said:
             line = self.process.stdout.readline()
-            errors = (self.home / "serve.err").read_text()
-            assert line, errors
-            assert time.monotonic() < deadline, errors
+            if not line or time.monotonic() > deadline:
+                self.stop(signal.SIGKILL)
+                pytest.fail((self.home / "serve.err").read_text())
             said += line
         return said.decode()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from pki.request import CertificateRequest, RequestedExtension
 from pki.serial import new_serial
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
+ESTABLISHED = NOW - timedelta(days=30)
 ALGORITHM = usual_algorithm(KeyType.P_256)
 PROFILES = load_profiles(Path("conf/profiles"))
 SERIAL = new_serial(bytes(range(16)))
@@ -83,7 +84,12 @@ def as_issuer(name: str, certificate: bytes, *chain: bytes) -> Issuer:
 _CA = "organizationIdentifier=NTRAQ-1,O=Registry,C=AQ"
 ROOT_REQUEST = request(f"CN=Root,{_CA}", private=key("root"))
 ROOT_TBS = build(
-    PROFILES["root"], ROOT_REQUEST, None, signature_algorithm=ALGORITHM, serial=SERIAL, now=NOW
+    PROFILES["root"],
+    ROOT_REQUEST,
+    None,
+    signature_algorithm=ALGORITHM,
+    serial=SERIAL,
+    now=ESTABLISHED,
 )
 ROOT = as_issuer("root", sign(key("root"), ROOT_TBS))
 ISSUING_REQUEST = request(f"CN=Issuing,{_CA}", private=key("issuing"))
@@ -93,7 +99,7 @@ ISSUING_TBS = build(
     ROOT,
     signature_algorithm=ALGORITHM,
     serial=SERIAL,
-    now=NOW,
+    now=ESTABLISHED,
 )
 ISSUING = as_issuer("issuing", sign(key("root"), ISSUING_TBS), ROOT.certificate)
 

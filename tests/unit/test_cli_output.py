@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import json
 import sys
-from threading import Event
 from pathlib import Path
+from threading import Event
 
 import pytest
 

@@ -153,7 +153,7 @@ MISTAKES: list[tuple[dict[str, Any], str, str]] = [
      "certificate_policies.policies", "twice"),
     ({"name_constraints": {}}, "name_constraints", "permits"),
     ({"name_constraints": {"permitted": {"dns": [".a"]}}}, "name_constraints.permitted.dns", "dot"),
-    ({"name_constraints": {"permitted": {"ip": ["x"]}}}, "name_constraints.permitted.ip", "network"),
+    ({"name_constraints": {"excluded": {"ip": ["x"]}}}, "name_constraints.excluded.ip", "network"),
     ({"name_constraints": {"permitted": {"dns": ["a"]}}}, "name_constraints", "CA"),
     ({"authority_information_access": ["crl"]}, "authority_information_access", "ocsp"),
     ({"self_signed": True}, "self_signed", "CA"),
@@ -290,7 +290,6 @@ def test_a_subject_beyond_the_profile_is_refused(
         "C=AQ,pseudonym=b,serialNumber=PASAQ-P3000180",
         "C=AQ,pseudonym=b,serialNumber=IDCAQ-590082394654",
         "C=AQ,pseudonym=b,serialNumber=TINAQ-1",
-        "C=AQ,pseudonym=b,serialNumber=EI:AQ-200007292386",
         "C=AQ,pseudonym=b,organizationIdentifier=VATAQ-0876866142",
         "C=AQ,pseudonym=b,organizationIdentifier=NTRAQ-1",
         "C=AQ,pseudonym=b,organizationIdentifier=LEIXG-529900T8BM49AURSDO55",
@@ -298,6 +297,20 @@ def test_a_subject_beyond_the_profile_is_refused(
 )
 def test_semantics_identifiers_that_are_right_pass(text: str) -> None:
     assert apply_subject(subject_rule(**PERSON), parse_rfc4514(text)).rdns
+
+
+def test_a_national_scheme_needs_somebody_who_registers_it() -> None:
+    name = parse_rfc4514("C=AQ,pseudonym=b,serialNumber=EI:AQ-200007292386")
+    with pytest.raises(Rejected, match="registration_authorities"):
+        apply_subject(subject_rule(**PERSON), name)
+    registered = changed(
+        subject=PERSON | PLAIN["subject"],
+        qc_statements={
+            "semantics": "natural-person",
+            "registration_authorities": ["https://registry.example.org"],
+        },
+    )
+    assert apply_subject(parse_profile("x", registered).subject, name).rdns
 
 
 def test_a_value_that_the_string_type_cannot_hold_is_refused() -> None:

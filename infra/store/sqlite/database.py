@@ -20,8 +20,7 @@ from infra.store.sqlite.schema import (
 )
 
 # Pages of 4 KiB. Rows of random keys touch the same index pages again and again, and a page that
-# changed a hundred times since the last checkpoint is copied once: 64 MiB instead of 16 make issuing
-# half as fast again once there are 100,000 certificates.
+# changed many times since the last checkpoint is copied once; the price is a longer stall.
 _CHECKPOINT_PAGES: Final = 16_000
 _LOG_LIMIT: Final = 96 * 1024 * 1024  # octets; a log that outgrew this is cut back
 _BACKFILL_PAGE: Final = 1000

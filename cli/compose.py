@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import os
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -52,7 +53,7 @@ from pki.log.log import COLLECTIONS as LOG_COLLECTIONS
 from pki.log.log import Log
 from pki.profile import Profile, load_profiles
 from pki.profile_check import COLLECTION as PROFILE_CHECKS
-from pki.profile_check import ProfileChecks
+from pki.profile_check import check_all
 from pki.record import CERTIFICATES
 from pki.repository import STATUSES as REPOSITORY_STATUSES
 from pki.repository import repository_routes
@@ -83,7 +84,6 @@ class Instance:
     ledger: Ledger
     linter: Linter
     profiles: Mapping[str, Profile]
-    profile_checks: ProfileChecks
     hierarchy: Hierarchy
     keys_note: str
     token: str
@@ -102,15 +102,17 @@ async def running(
     *,
     create: bool,
     serving: bool,
+    socket: Path = SOCKET,
     step: Callable[[str], None] = lambda step: None,
     clock: Clock | None = None,
 ) -> AsyncIterator[Instance]:
     """An instance of the product on its state folder, with its administration socket open.
 
     ``create``: make the development hierarchy if there is no CA yet; ``serving``: the instance
-    stays, so it does its chores and gathers revocations before a CRL is made; ``step``: called
-    with the name of each step of issuance, for crash tests. Errors: ``state-locked`` and
-    everything that opening the store, the keys and the profiles can refuse.
+    stays, so it does its chores and gathers revocations before a CRL is made; ``socket``: where
+    that is in the home folder; ``step``: called with the name of each step of issuance, for crash
+    tests. Errors: ``state-locked`` and everything that opening the store, the keys and the
+    profiles can refuse.
     """
     clock = clock or SystemClock()
     home = settings.home
@@ -126,7 +128,6 @@ async def running(
         stack.push_async_callback(keys.close)
         linter = Linter()
         stack.push_async_callback(linter.close)
-        checks = ProfileChecks(store, linter)
         hierarchy = Hierarchy(
             store,
             keys,
@@ -149,7 +150,6 @@ async def running(
             ledger,
             linter,
             profiles,
-            checks,
             hierarchy,
             keys_note,
             token,
@@ -160,17 +160,21 @@ async def running(
             maintenance.start()
             stack.push_async_callback(maintenance.stop)
         instance.metrics = Metrics(instance)
-        (home / SOCKET).parent.mkdir(mode=0o700, exist_ok=True)
-        admin = await serve_unix(admin_app(instance), home / SOCKET)
+        (home / socket).parent.mkdir(mode=0o700, exist_ok=True)
+        admin = await serve_unix(admin_app(instance), home / socket)
         stack.push_async_callback(admin.stop)
         yield instance
 
 
 @asynccontextmanager
 async def embedded(settings: Settings) -> AsyncIterator[Path]:
-    """An instance for one command, when none runs; yields its administration socket."""
-    async with running(settings, create=False, serving=False):
-        yield settings.home / SOCKET
+    """An instance for one command, when none runs; yields its administration socket.
+
+    The socket has a name of its own, so that no other command takes it for one that stays.
+    """
+    socket = SOCKET.with_name(f"{os.getpid()}.sock")
+    async with running(settings, create=False, serving=False, socket=socket):
+        yield settings.home / socket
 
 
 async def _open(
@@ -189,7 +193,7 @@ async def _open(
         for record in await authority.recover():
             _log.warning("%s was interrupted and is now %s", record.act_id, record.state)
     if create:
-        await instance.profile_checks.check_all(instance.profiles)
+        await check_all(instance.profiles, instance.store, instance.linter, ledger.now())
         for plan in DEVELOPMENT:
             await hierarchy.create(plan)
     if not hierarchy.authorities:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Final
 
 import aiohttp
@@ -53,7 +54,9 @@ async def _fetch(
     except aiohttp.InvalidURL as error:
         raise Rejected("bad-url", f"{url[:200]!r} is not a URL") from error
     except aiohttp.ClientConnectorError as error:
-        why = error.os_error.strerror or "the host is not known"
+        # asyncio puts the address where the reason should be; the number still tells.
+        known = error.errno is not None and error.errno > 0
+        why = os.strerror(error.errno or 0) if known else "the host is not known"
         raise Unavailable("not-reachable", f"{url}: cannot connect: {why}") from error
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         why = str(error) or "no answer in time"

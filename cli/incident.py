@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 import traceback
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -29,6 +31,20 @@ def record(error: Exception, home: Path) -> tuple[str, str]:
             return incident, f"no file ({failure.strerror}): there was nowhere to write it"
         return incident, name
     return incident, str(file)
+
+
+class IncidentLog(logging.Handler):
+    """Writes what an instance within a command logs to ``home/log/incidents.log``, so that a
+    command's own output is its answer alone. A log that cannot be written is no reason to fail."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(logging.WARNING)
+        self._folder = home / "log"
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with suppress(OSError):
+            _append(self._folder, self.format(record) + "\n")
 
 
 def _append(folder: Path, text: str) -> Path:

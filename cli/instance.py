@@ -50,6 +50,7 @@ async def connect(
                 # Compose imports everything there is: only a command that needs it pays for that.
                 from cli.compose import embedded
 
+                held.enter_context(_logged(home))
                 own = await held.enter_async_context(embedded(settings))
                 note(f"nothing runs in {home}: an instance for this command")
                 address = held.enter_context(reachable(own))
@@ -60,6 +61,21 @@ async def connect(
                 await held.aclose()
             await asyncio.sleep(0.1)
         yield await held.enter_async_context(ApiClient(address))
+
+
+@contextmanager
+def _logged(home: Path) -> Iterator[None]:
+    """While the block runs, keep the log of the instance in this process away from the terminal."""
+    import logging
+
+    from cli.incident import IncidentLog
+
+    handler = IncidentLog(home)
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
 
 
 def answers(address: str) -> bool:

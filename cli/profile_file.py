@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import tomllib
+from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from cli import files
 from infra.errors import Rejected
-from infra.store.sqlite import SqliteStore
 from pki.lint import Linter
 from pki.profile import Profile, parse_profile
-from pki.profile_check import COLLECTION, ProfileChecks
+from pki.profile_check import check
 
 MAX_PROFILE: Final = 256 * 1024
 
@@ -22,13 +21,10 @@ async def check_file(path: Path) -> list[dict[str, Any]]:
     Errors: ``cannot-read``, ``too-large``, ``bad-profile`` with file, key and reason."""
     profile = read_profile(path)
     linter = Linter()
-    with TemporaryDirectory(prefix="digitalid-") as folder:
-        store = await SqliteStore.open(Path(folder, "checks.sqlite"), (COLLECTION,))
-        try:
-            findings = await ProfileChecks(store, linter).check(profile)
-        finally:
-            await store.close()
-            await linter.close()
+    try:
+        findings = await check(profile, linter, datetime.now(UTC))
+    finally:
+        await linter.close()
     return [
         {
             "code": finding.code,

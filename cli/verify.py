@@ -120,22 +120,22 @@ async def verify(
         raise click.UsageError("--no-revocation excludes --crl and --ocsp")
     material = await _material(session, which, anchors, intermediates)
 
+    def moment() -> datetime:
+        # Asked anew after the fetching, or what was fetched would seem to be of the future.
+        return at or datetime.now(UTC)
+
     async def outcome(revocation: Revocation) -> Outcome:
-        # Now means after the fetching: what was fetched must not seem to come from the future.
-        nonlocal moment
-        moment = at or datetime.now(UTC)
         return await validate(
             material.leaf,
             anchors=material.anchors,
             intermediates=material.intermediates,
             crls=material.crls,
             ocsp_responses=material.ocsp_responses,
-            at=moment,
+            at=moment(),
             revocation=revocation,
             purpose=Purpose(purpose),
         )
 
-    moment = at or datetime.now(UTC)
     with working("validating"):
         found = await outcome(Revocation.NONE)
         for _ in range(MAX_FETCHED_ISSUERS):
@@ -149,7 +149,7 @@ async def verify(
                 # What the responder said does not hold; the CRL may.
                 await _fetch_crl(material, found.path[0])
                 found = await outcome(Revocation.EITHER)
-    return _answer(found, material, moment)
+    return _answer(found, material, moment())
 
 
 def _required(

@@ -37,7 +37,12 @@ def resolve(reference: str, *, what: str = "Secret", ask: Ask = ask_terminal) ->
     scheme, colon, rest = reference.partition(":")
     match scheme if colon else "":
         case "file":
-            value = _read(Path(rest))
+            path = Path(rest)
+            if not path.is_absolute():
+                raise Rejected("bad-secret-reference", "file: takes an absolute path")
+            value = read_private(
+                path, MAX_SECRET, missing="no-such-secret", exposed="secret-file-permissions"
+            )
         case "env" if _ENV_NAME.fullmatch(rest):
             found = os.environb.get(rest.encode())
             if found is None:
@@ -58,24 +63,29 @@ def resolve(reference: str, *, what: str = "Secret", ask: Ask = ask_terminal) ->
     return value
 
 
-def _read(path: Path) -> bytes:
-    if not path.is_absolute():
-        raise Rejected("bad-secret-reference", "file: takes an absolute path")
+def read_private(path: Path, limit: int, *, missing: str, exposed: str) -> bytes:
+    """At most ``limit`` + 1 octets of a regular file that only its owner can reach.
+
+    Errors: ``Rejected`` with the code ``missing`` or ``exposed``.
+    """
     try:
         # O_NONBLOCK: opening a pipe that nobody writes to must not hang.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        raise Rejected("no-such-secret", f"{path} cannot be read: {error.strerror}") from error
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise Rejected("no-such-secret", f"{path} is not a regular file")
-        if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "the name is no path"
+        raise Rejected(missing, f"{path} cannot be read: {why}") from error
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            raise Rejected(missing, f"{path} is not a regular file")
+        if mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise Rejected(
-                "secret-file-permissions",
-                f"others than its owner can reach {path}; run: chmod 600 {path}",
+                exposed, f"others than its owner can reach {path}; run: chmod 600 {path}"
             )
-        return file.read(MAX_SECRET + 1)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(limit + 1)
+    finally:
+        os.close(descriptor)
 
 
 class Secret:

@@ -22,11 +22,12 @@ from pki.certificate import Order, parse_certificate
 from pki.export import encode_pem
 from pki.hierarchy import Hierarchy
 from pki.ledger import Ledger
+from pki.lint import Linter
 from pki.log.http import LogKeeper, log_key, log_routes
 from pki.log.proof import prove
 from pki.names import parse_rfc4514
 from pki.profile import Profile
-from pki.profile_check import ProfileChecks
+from pki.profile_check import check
 from pki.record import Record, State
 from pki.serial import format_serial, parse_serial
 from pki.status import Revoked, parse_reason
@@ -76,7 +77,7 @@ class Engine(LogKeeper, Protocol):
     @property
     def profiles(self) -> Mapping[str, Profile]: ...
     @property
-    def profile_checks(self) -> ProfileChecks: ...
+    def linter(self) -> Linter: ...
 
 
 class Api:
@@ -201,11 +202,13 @@ class Api:
     async def profile(self, request: web.Request) -> web.Response:
         """``GET /profiles/NAME``: one profile in full."""
         profile = self._profile(request)
-        return _json(_profile_view(profile) | {"content": profile.content})
+        return _json(_profile_view(profile) | {"content": dict(profile.content)})
 
     async def check_profile(self, request: web.Request) -> web.Response:
         """``POST /profiles/NAME/check``: make a certificate with a throwaway key and lint it."""
-        findings = await self._engine.profile_checks.check(self._profile(request))
+        findings = await check(
+            self._profile(request), self._engine.linter, self._engine.ledger.now()
+        )
         return _json({"findings": [msgspec.to_builtins(finding) for finding in findings]})
 
     async def proof(self, request: web.Request) -> web.Response:

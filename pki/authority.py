@@ -28,7 +28,6 @@ from pki.record import Intent, Record, State
 from pki.request import CertificateRequest, parse_request
 from pki.serial import new_serial
 from pki.signer.port import Signer
-from pki.status import RevocationReason, Revoked
 from pki.throwaway import Throwaway
 
 SERIAL_OCTETS: Final = 16
@@ -249,17 +248,17 @@ class Authority:
 
     async def _key_is_free(self, key_hash: bytes, subject: str) -> None:
         # Two applications for one key and two subjects at the same moment: the second loses.
-        owner = self._keys_in_flight.get(key_hash, subject)
-        for record in await self._ledger.by_key(key_hash):
-            if isinstance(record.status, Revoked) and record.status.reason in _COMPROMISED:
+        owners = {self._keys_in_flight.get(key_hash, subject)}
+        use = await self._ledger.key_use(key_hash)
+        if use is not None:
+            if use.compromised:
                 raise Rejected(
                     "key-compromised",
                     "a certificate for this key was revoked because the key is compromised; "
                     "make a new key",
                 )
-            if record.state is not State.void and record.subject != subject:
-                owner = record.subject
-        if owner != subject:
+            owners |= use.subjects
+        if owners != {subject}:
             raise Rejected(
                 "key-reused", "this key is certified for another subject; make a new key"
             )
@@ -277,9 +276,6 @@ class Authority:
         ]
         if errors:
             raise Rejected("lint-findings", _explain(errors))
-
-
-_COMPROMISED: Final = (RevocationReason.keyCompromise, RevocationReason.cACompromise)
 
 
 def _request_hash(profile: Profile, request: CertificateRequest, order: Order) -> bytes:

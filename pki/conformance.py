@@ -26,13 +26,18 @@ from pki.names import parse_name
 from pki.profile.alternative import check_alternative_name
 from pki.profile.model import AtIssuerEnd, KeyIdentifierMethod, Order, Profile, SubjectRule
 from pki.profile.subject import check_semantics
-from pki.reference import reference_extensions, whole_extension
+from pki.reference import (
+    NOT_SIGNED,
+    plain,
+    read_alternative_names,
+    reference_extensions,
+    whole_extension,
+)
 from pki.request import CertificateRequest
 from pki.serial import LIMIT
 
 _SECOND: Final = timedelta(seconds=1)
 _PLAIN: Final = Order()
-_NOT_SIGNED: Final = b"\x03\x01\x00"  # an empty BIT STRING where the signature will be
 _EMPTY: Final = b"\x30\x00"
 
 _UNREADABLE: Final = (
@@ -40,7 +45,6 @@ _UNREADABLE: Final = (
     ValueError,
     TypeError,
     x509.DuplicateExtension,
-    x509.InvalidVersion,
     x509.UnsupportedGeneralNameType,
 )
 
@@ -71,7 +75,7 @@ def check(
     """
     try:
         certificate = x509.load_der_x509_certificate(
-            der.sequence(tbs, signature_algorithm.identifier, _NOT_SIGNED)
+            der.sequence(tbs, signature_algorithm.identifier, NOT_SIGNED)
         )
         fields = _Fields(tbs)
         found = [
@@ -82,6 +86,8 @@ def check(
             *_key(fields, profile, request),
             *_extensions(fields, profile, request, issuer, order),
         ]
+    except x509.InvalidVersion:
+        found = [("version", "the version is not 3")]
     except _UNREADABLE as error:
         found = [("not-der", f"the octets cannot be read back: {error}")]
     return tuple(Finding(code, Severity.ERROR, detail, "profile") for code, detail in found)
@@ -356,66 +362,18 @@ def _alternative_names(
         if fields.subject == _EMPTY:
             yield "subject", "there is neither a subject nor an alternative name"
         return
-    held = _decoded(whole)
+    held = read_alternative_names(whole)
     if held.critical != (fields.subject == _EMPTY):
         yield (
             "alternative-names",
             "critical if, and only if, there is no subject (RFC 5280 §4.2.1.6)",
         )
-    if sorted(map(_said, held.value)) != sorted((n.kind.value, _plain(n)) for n in wanted.values()):
+    if sorted(map(plain, held.value)) != sorted((n.kind.value, _plain(n)) for n in wanted.values()):
         yield "alternative-names", "the alternative names are not those that were requested"
 
 
-# A certificate with one extension costs cryptography a fraction of what all of them would.
-_FRAME: Final = b"".join(
-    (
-        bytes.fromhex("a003020102 020101"),
-        _ALGORITHM := bytes.fromhex("300a06082a8648ce3d040302"),
-        _EMPTY,
-        bytes.fromhex("301e170d3236303130313030303030305a170d3236303130313030303030305a"),
-        _EMPTY,
-        bytes.fromhex("300a300506032b6570030100"),
-    )
-)
-
-
-def _decoded(whole: bytes) -> x509.Extension[x509.SubjectAlternativeName]:
-    """A subjectAltName as cryptography reads it."""
-    tbs = der.sequence(_FRAME, der.explicit(3, der.sequence(whole)))
-    certificate = x509.load_der_x509_certificate(der.sequence(tbs, _ALGORITHM, _NOT_SIGNED))
-    return certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-
-
-_OTHER_NAMES: Final = {
-    "1.3.6.1.4.1.311.20.2.3": "upn",
-    "1.3.6.1.5.5.7.8.5": "xmppAddr",
-    "1.3.6.1.5.5.7.8.7": "srvName",
-    "1.3.6.1.5.5.7.8.9": "smtpUTF8Mailbox",
-}
-
-
-def _said(name: x509.GeneralName) -> tuple[str, str]:
-    """Kind and value of a name as cryptography reads it."""
-    match name:
-        case x509.DNSName():
-            return "dns", name.value
-        case x509.RFC822Name():
-            return "email", name.value
-        case x509.UniformResourceIdentifier():
-            return "uri", name.value
-        case x509.IPAddress():
-            return "ip", str(name.value)
-        case x509.DirectoryName():
-            return "directoryName", name.value.public_bytes().hex()
-        case x509.OtherName():
-            kind = _OTHER_NAMES.get(name.type_id.dotted_string, "otherName")
-            form = core.IA5String if kind == "srvName" else core.UTF8String
-            return kind, str(form.load(name.value, strict=True).native)
-    return type(name).__name__, ""
-
-
 def _plain(name: GeneralName) -> str:
-    """The value as ``_said`` writes it."""
+    """The value as ``plain`` writes it."""
     if name.kind is not GeneralNameKind.directory_name:
         return name.value
     return der.Reader(name.der).content(0xA4).hex()

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from cryptography import x509
 from cryptography.x509 import ocsp
 
+from pki.serial import SerialNumber, format_serial
+
 
 def instant(at: datetime) -> str:
     """A time as RFC 3339 writes it, in UTC and whole seconds."""
@@ -19,7 +21,7 @@ def describe_certificate(der: bytes, at: datetime) -> str:
     start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     line = (
         f"certificate {certificate.subject.rfc4514_string() or '(no subject)'}, "
-        f"serial {certificate.serial_number:x}: {_period(start, end)}"
+        f"serial {_named(certificate.serial_number)}: {_period(start, end)}"
     )
     return line + _standing(start, end, at, "not yet valid", "expired")
 
@@ -36,9 +38,10 @@ def describe_crl(der: bytes, serial: int, at: datetime) -> str:
     line += _standing(start, end, at, "issued later", "stale")
     entry = crl.get_revoked_certificate_by_serial_number(serial)
     if entry is None:
-        return f"{line}; does not list {serial:x}"
-    return f"{line}; lists {serial:x} as revoked at {instant(entry.revocation_date_utc)}" + _why(
-        entry
+        return f"{line}; does not list {_named(serial)}"
+    return (
+        f"{line}; lists {_named(serial)} as revoked at {instant(entry.revocation_date_utc)}"
+        + _why(entry)
     )
 
 
@@ -51,7 +54,7 @@ def describe_ocsp_response(der: bytes, serial: int, at: datetime) -> str | None:
         start, end = single.this_update_utc, single.next_update_utc
         line = f"OCSP response of {instant(response.produced_at_utc)}: {_period(start, end)}"
         line += _standing(start, end, at, "issued later", "stale")
-        line += f"; says that {serial:x} is {single.certificate_status.name.lower()}"
+        line += f"; says that {_named(serial)} is {single.certificate_status.name.lower()}"
         if single.revocation_time_utc is not None:
             line += f" since {instant(single.revocation_time_utc)}"
             if single.revocation_reason is not None:
@@ -85,3 +88,7 @@ def _standing(start: datetime, end: datetime | None, at: datetime, before: str, 
     if end is not None and second > end:
         return f", {after} at {instant(at)}"
     return ""
+
+
+def _named(serial: int) -> str:
+    return format_serial(SerialNumber(serial))

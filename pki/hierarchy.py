@@ -109,7 +109,9 @@ class Hierarchy:
         """Open every CA that was made, with its key."""
         known = [stored async for stored in self._store.scan(AUTHORITIES)]
         # Each after the CA that issued it.
-        for stored in sorted(known, key=lambda stored: len(cast(list[bytes], stored.body["chain"]))):
+        for stored in sorted(
+            known, key=lambda stored: len(cast(list[bytes], stored.body["chain"]))
+        ):
             signer = await self._keys.open(str(stored.body["key"]))
             self.authorities[stored.id] = self._authority(
                 stored.id, self._issuer(stored.id, stored.body), signer

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, cast
 
@@ -50,6 +51,19 @@ from pki.status import (
 )
 
 CLOCK_TOLERANCE: Final = timedelta(seconds=2)
+
+
+COMPROMISE: Final = (RevocationReason.keyCompromise, RevocationReason.cACompromise)
+"""Reasons after which a key is never certified again."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyUse:
+    """For whom a key was certified: one subject, or two of several; and whether it was ever
+    revoked as compromised."""
+
+    subjects: frozenset[str]
+    compromised: bool
 
 
 class Ledger:
@@ -200,8 +214,9 @@ class Ledger:
             },
         )
         body = {k: v for k, v in record.stored.body.items() if k not in ("unfinished_since",)}
-        # The request id is free again: whoever asks with it once more gets a fresh certificate.
+        # The request id and the key are free again for whoever asks once more.
         body.pop("request", None)
+        body.pop("key_hash", None)
         body |= {
             "state": State.void.value,
             "void": why,
@@ -259,11 +274,18 @@ class Ledger:
         found = await self._store.find(CERTIFICATES, "request", (f"{ca}/{request_id}",), limit=1)
         return record_of(found[0]) if found else None
 
-    async def by_key(self, key_hash: bytes) -> list[Record]:
-        """Every certificate (or intent) for this public key, at most 1,000."""
-        return [
-            record_of(stored) for stored in await self._store.find(CERTIFICATES, "key", (key_hash,))
-        ]
+    async def key_use(self, key_hash: bytes) -> KeyUse | None:
+        """What is known of a public key (SHA-256 of its SubjectPublicKeyInfo), if anything."""
+        first = await self._store.find(CERTIFICATES, "key", (key_hash,), limit=1)
+        if not first:
+            return None
+        # In order of the subject: if the first and the last are the same, they all are.
+        last = await self._store.find(CERTIFICATES, "key", (key_hash,), reverse=True, limit=1)
+        compromised = await self._store.find(CERTIFICATES, "compromised", (key_hash,), limit=1)
+        return KeyUse(
+            subjects=frozenset(str_of(stored.body["subject"]) for stored in (*first, *last)),
+            compromised=bool(compromised),
+        )
 
     async def by_subject(self, subject: str, *, limit: int) -> list[Record]:
         """Certificates of this subject (RFC 4514), newest last."""
@@ -386,6 +408,8 @@ class Ledger:
         revocation = cast("Document | None", pending["revocation"])
         if revocation is not None:
             body["revocation"] = revocation | {"sequence": sequence}
+            if revocation["reason"] in COMPROMISE:
+                body["compromised_key"] = body["key_hash"]
         after = await self._store.replace(
             CERTIFICATES, stored, body, [_event("certificate.status", stored.id, act)]
         )

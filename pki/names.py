@@ -252,7 +252,7 @@ EMPTY_NAME: Final = Name(b"\x30\x00", ())
 
 _SPECIAL: Final = frozenset('"+,;<>\\')
 _PAIR: Final = re.compile(r"\\(?:([ \"#+,;<=>\\])|([0-9a-fA-F]{2}))")
-_TYPE: Final = re.compile(r"\s*([A-Za-z][A-Za-z0-9-]*|[0-2](?:\.(?:0|[1-9][0-9]*))+)\s*=\s*")
+_TYPE: Final = re.compile(r" *([A-Za-z][A-Za-z0-9-]*|[0-2](?:\.(?:0|[1-9][0-9]*))+) *= *")
 
 
 def _text(attribute: Attribute) -> str:
@@ -280,7 +280,7 @@ def parse_rfc4514(text: str) -> Name:
         raise Rejected("name-too-long", f"a name takes at most {MAXIMUM_SIZE} characters")
     rdns: list[list[Attribute]] = [[]]
     position, end = 0, len(text)
-    if not text.strip():
+    if not text.strip(" "):
         return EMPTY_NAME
     while True:
         match = _TYPE.match(text, position)

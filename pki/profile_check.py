@@ -4,6 +4,7 @@ built, checked and linted whenever the profile is new or has changed."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final
@@ -13,7 +14,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from infra.errors import Rejected
-from infra.store.port import Collection, Store
+from infra.store.port import Collection, Duplicate, Store
 from pki import conformance
 from pki.algorithms import KeyType, load_public_key, usual_algorithm
 from pki.certificate import assemble, build, parse_certificate
@@ -73,37 +74,35 @@ def try_out(
     return assemble(tbs, signer.algorithm, signer.sign(tbs)), findings
 
 
-class ProfileChecks:
-    """Tries profiles out, and remembers by their fingerprint which were found good."""
+async def check(profile: Profile, linter: Linter, now: datetime) -> tuple[Finding, ...]:
+    """What our own check and pkilint find on a certificate of this profile.
 
-    def __init__(self, store: Store, linter: Linter) -> None:
-        self._store = store
-        self._linter = linter
+    Errors: ``profile-sample-missing``, and what ``build`` refuses.
+    """
+    certificate, findings = try_out(profile, _issuer(profile), now)
+    linted = await linter.certificate(certificate, profile.rulebook)
+    return findings + tuple(
+        finding for finding in linted if finding.code not in profile.waived_findings
+    )
 
-    async def check_all(self, profiles: Mapping[str, Profile]) -> None:
-        """Check every profile that is new or has changed since it was last found good.
 
-        Errors: ``profile-findings``, naming the profile and the codes.
-        """
-        for profile in profiles.values():
-            known = await self._store.get(COLLECTION, profile.fingerprint)
-            if known is not None:
-                continue
-            findings = await self.check(profile)
-            errors = [finding for finding in findings if finding.severity is Severity.ERROR]
-            if errors:
-                listed = "; ".join(f"{finding.code} ({finding.detail})" for finding in errors)
-                raise Rejected("profile-findings", f"profile {profile.name}: {listed}")
-            await self._store.insert(COLLECTION, profile.fingerprint, {"profile": profile.name})
+async def check_all(
+    profiles: Mapping[str, Profile], store: Store, linter: Linter, now: datetime
+) -> None:
+    """Check every profile that is new or has changed since it was last found good.
 
-    async def check(self, profile: Profile) -> tuple[Finding, ...]:
-        """What is found on a certificate of this profile. Errors: what ``build`` refuses."""
-        now = datetime.now(UTC)
-        certificate, findings = try_out(profile, _issuer(profile), now)
-        linted = await self._linter.certificate(certificate, profile.rulebook)
-        return findings + tuple(
-            finding for finding in linted if finding.code not in profile.waived_findings
-        )
+    Errors: ``profile-findings``, naming the profile and the codes.
+    """
+    for profile in profiles.values():
+        if await store.get(COLLECTION, profile.fingerprint) is not None:
+            continue
+        findings = await check(profile, linter, now)
+        errors = [finding for finding in findings if finding.severity is Severity.ERROR]
+        if errors:
+            listed = "; ".join(f"{finding.code} ({finding.detail})" for finding in errors)
+            raise Rejected("profile-findings", f"profile {profile.name}: {listed}")
+        with suppress(Duplicate):
+            await store.insert(COLLECTION, profile.fingerprint, {"profile": profile.name})
 
 
 def _names(sample: Sample) -> tuple[RequestedExtension, ...]:

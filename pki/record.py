@@ -16,7 +16,8 @@ CERTIFICATES: Final = Collection(
     "certificates",
     (
         Index("request", ("request",), unique=True),
-        Index("key", ("key_hash",)),
+        Index("key", ("key_hash", "subject")),
+        Index("compromised", ("compromised_key",)),
         Index("subject", ("subject",)),
         Index("sequence", ("sequence",), unique=True),
         Index("status", ("changed_by", "sequence")),
@@ -128,7 +129,7 @@ def record_of(stored: Stored) -> Record:
         subject=str_of(body["subject"]),
         tbs_certificate=cast(bytes, body.get("tbs", b"")),
         certificate=cast(bytes, body.get("der", b"")),
-        key_hash=cast(bytes, body["key_hash"]),
+        key_hash=cast(bytes, body.get("key_hash", b"")),
         issued_at=time_of(body.get("issued_at", body.get("unfinished_since", 0))),
         not_after=time_of(body["not_after"]),
         by=str_of(body["by"]),

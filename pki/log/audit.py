@@ -27,11 +27,11 @@ from pki.log.evidence import (
     TILE_ALTERED,
     TILE_MISSING,
     Finding,
-    Report,
     follows_itself,
     judge,
     settle,
 )
+from pki.log.evidence import Report as Report
 from pki.log.heads import signed_heads
 from pki.log.merkle import EMPTY_ROOT, HASH_SIZE, Frontier, leaf_hash, peaks, root_of
 from pki.log.records import (

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
 from infra.clock import Clock
 from infra.errors import Broken, Rejected, Unavailable
-from infra.store.port import Conflict, Duplicate, New, Store
+from infra.store.port import Conflict, Document, Duplicate, New, Store
 from pki.log.act import Act, encode
 from pki.log.checkpoint import (
     Checkpoint,
@@ -158,10 +159,9 @@ class Log:
                 self._writer = asyncio.create_task(self._write_all())
         elif entry.leaf != leaf:
             raise _differs(act.id)
-        future = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[LeafIndex] = asyncio.get_running_loop().create_future()
         entry.waiting.append(future)
-        index: LeafIndex = await future
-        return index
+        return await future
 
     async def find(self, act_id: str) -> LeafIndex | None:
         """The index of the leaf of this act."""
@@ -210,7 +210,7 @@ class Log:
                 if last is not None and last.size == head.size:
                     if last.root != head.root:
                         raise _split(last)
-                    if _signed_by(last.note, key.key_id):
+                    if any(line.key_id == key.key_id for line in parse_note(last.note).signatures):
                         return last.note
                 text = head.encode()
                 signature = await signer.sign(text)
@@ -221,11 +221,9 @@ class Log:
                 await self._keep_partial(tail)
                 record = CheckpointRecord(number, head.size, head.root, note)
                 body = checkpoint_body(record) | {"at": self._clock.now().isoformat()}
-                try:
+                with suppress(Duplicate):
                     await self._store.insert(CHECKPOINTS, record_id(number), body)
-                except Duplicate:
-                    continue
-                return note
+                    return note
         raise _busy()
 
     async def last_checkpoint(self) -> bytes | None:
@@ -356,16 +354,15 @@ class Log:
 
     async def _keep_partial(self, tail: Tail) -> None:
         """Store the leaf hashes that no full tile holds yet, for whoever verifies the tail."""
-        number = tail.size // WIDTH
-        hashes = b"".join(tail.levels[0])
+        body: Document = {"number": tail.size // WIDTH, "hashes": b"".join(tail.levels[0])}
         stored = await self._store.get(TILES, PARTIAL)
         try:
             if stored is None:
-                await self._store.insert(TILES, PARTIAL, {"number": number, "hashes": hashes})
-            elif stored.body != {"number": number, "hashes": hashes}:
-                await self._store.replace(TILES, stored, {"number": number, "hashes": hashes})
+                await self._store.insert(TILES, PARTIAL, body)
+            elif stored.body != body:
+                await self._store.replace(TILES, stored, body)
         except (Duplicate, Conflict):
-            return  # another process has just kept one, for its own checkpoint
+            return  # another process has just kept its own
 
 
 def _grow(state: _State, entries: Iterable[_Entry]) -> tuple[_State, list[New], list[FullTile]]:
@@ -389,10 +386,6 @@ def _index(id: str) -> int:
     if number is None:
         raise Broken("log-altered", f"{id!r} is no leaf of this log")
     return number
-
-
-def _signed_by(note: bytes, key_id: bytes) -> bool:
-    return any(line.key_id == key_id for line in parse_note(note).signatures)
 
 
 def _differs(act: str) -> Broken:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import argparse
 import base64
-import hashlib
 import json
 import ssl
 import sys
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,6 @@ LIMIT = 1_000_000  # octets of any file
 
 class NotProvenError(Exception):
     """Why the proof does not hold."""
-
-
-def sha256(data: bytes) -> bytes:
-    return hashlib.sha256(data).digest()
 
 
 def decoded(text: Any, what: str) -> bytes:
@@ -54,18 +50,18 @@ def member(proof: dict[str, Any], name: str, kind: type) -> Any:
 
 def tree_root(leaf: bytes, index: int, size: int, path: list[bytes]) -> bytes:
     """The root that the inclusion path leads to (RFC 9162 §2.1.3.2)."""
-    if not 0 <= index < size or len(path) > 64:
+    fn, sn, root = index, size - 1, sha256(b"\0" + leaf).digest()
+    if not 0 <= fn <= sn or len(path) > 64:
         raise NotProvenError("the leaf is not within the tree")
-    fn, sn, root = index, size - 1, sha256(b"\0" + leaf)
     for sibling in path:
         if sn == 0:
             raise NotProvenError("the inclusion path is too long")
         if fn & 1 or fn == sn:
-            root = sha256(b"\1" + sibling + root)
+            root = sha256(b"\1" + sibling + root).digest()
             while fn and not fn & 1:
                 fn, sn = fn >> 1, sn >> 1
         else:
-            root = sha256(b"\1" + root + sibling)
+            root = sha256(b"\1" + root + sibling).digest()
         fn, sn = fn >> 1, sn >> 1
     if sn:
         raise NotProvenError("the inclusion path is too short")
@@ -80,10 +76,10 @@ def check_signature(text: bytes, lines: bytes, origin: str, pem: bytes) -> None:
         raise NotProvenError("the log key is not a public key in PEM") from None
     scheme: tuple[Any, ...] = ()
     if isinstance(key, ed25519.Ed25519PublicKey):
-        key_id = sha256(origin.encode() + b"\n\x01" + key.public_bytes_raw())[:4]
+        key_id = sha256(origin.encode() + b"\n\x01" + key.public_bytes_raw()).digest()[:4]
     elif isinstance(key, ec.EllipticCurvePublicKey):
         form = serialization.PublicFormat.SubjectPublicKeyInfo
-        key_id = sha256(key.public_bytes(serialization.Encoding.DER, form))[:4]
+        key_id = sha256(key.public_bytes(serialization.Encoding.DER, form)).digest()[:4]
         scheme = (ec.ECDSA(hashes.SHA256()),)
     else:
         raise NotProvenError("the log key is neither Ed25519 nor ECDSA")
@@ -111,7 +107,7 @@ def verify(proof_json: bytes, log_key: bytes, certificate: bytes | None = None) 
     names = ("leaf", "checkpoint", "origin")
     leaf, note, origin = (member(proof, name, str).encode(errors="replace") for name in names)
     act = parsed(leaf)
-    if member(act, "object_hash", str) != sha256(der).hex():
+    if member(act, "object_hash", str) != sha256(der).hexdigest():
         raise NotProvenError("the leaf is about another certificate")
     text, _, lines = note.rpartition(b"\n\n")
     head = text.split(b"\n")
@@ -127,7 +123,7 @@ def verify(proof_json: bytes, log_key: bytes, certificate: bytes | None = None) 
         "size": size,
         "index": index,
         "act": act,
-        "sha256": sha256(der).hex(),
+        "sha256": sha256(der).hexdigest(),
     }
 
 
@@ -152,13 +148,11 @@ def main(arguments: list[str] | None = None) -> int:
     except (NotProvenError, OSError, ValueError) as why:
         print(json.dumps({"proven": False, "why": str(why)}) if args.json else f"NOT PROVEN: {why}")
         return 1
-    if args.json:
-        print(json.dumps({"proven": True, **found}))
-        return 0
     what, who, when = (ascii(found["act"].get(name)) for name in ("what", "who", "when"))
-    print(f"PROVEN: the certificate with SHA-256 {found['sha256']}")
-    print(f"  is the object of {what} by {who} at {when}, leaf {found['index']}")
-    print(f"  of the {found['size']} that {found['log']!a} has signed.")
+    text = f"""PROVEN: the certificate with SHA-256 {found["sha256"]}
+  is the object of {what} by {who} at {when}, leaf {found["index"]}
+  of the {found["size"]} that {found["log"]!a} has signed."""
+    print(json.dumps({"proven": True, **found}) if args.json else text)
     return 0
 
 

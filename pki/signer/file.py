@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import stat
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -17,6 +16,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
 
 from infra.errors import Failure, Rejected, Unavailable
+from infra.secrets import read_private
 from pki.algorithms import (
     KeyType,
     SignatureAlgorithm,
@@ -198,22 +198,7 @@ class FileKeyStore:
 
 
 def _read(path: Path) -> bytes:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except FileNotFoundError as error:
-        raise Rejected("no-such-key", f"there is no key file {path}") from error
-    except OSError as error:
-        raise Rejected("no-such-key", f"{path} cannot be read: {error.strerror}") from error
-    with os.fdopen(descriptor, "rb") as file:
-        mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode):
-            raise Rejected("no-such-key", f"{path} is not a regular file")
-        if mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise Rejected(
-                "key-file-permissions",
-                f"others than its owner can reach {path}; run: chmod 600 {path}",
-            )
-        return file.read(pkcs8.MAX_FILE + 1)
+    return read_private(path, pkcs8.MAX_FILE, missing="no-such-key", exposed="key-file-permissions")
 
 
 def _write_new(path: Path, content: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -99,9 +100,9 @@ def test_a_revocation_that_was_written_down_is_finished(product: Product, step: 
     assert view["reason"] == "superseded"
     again = product.json("cert", "revoke", certificate, "--reason", "superseded", code=3)
     assert again["error"]["code"] == "already-revoked"
-    entries = product.json("crl", "show", "issuing")
+    crl = product.json("crl", "show", "issuing", "--entries")
+    assert serial in json.dumps(crl)
     assert product.json("log", "verify")["ok"] is True
-    assert entries["number"] > 0
 
 
 @pytest.mark.parametrize("step", ["key", "reserved", "intended", "signed", "kept", "logged"])

@@ -202,22 +202,17 @@ async def test_beside_a_forked_process(token: SoftToken, signer: Pkcs11Signer) -
                 await key.sign(b"x")
             return store, key
 
-        async def main():
-            store, key = await sign()
-            child = os.fork()
-            if child == 0:
-                return None
-            for _ in range(50):
-                await key.sign(b"x")
-            status = os.waitpid(child, 0)[1]
-            await key.sign(b"x")
-            await store.close()
-            return status
-
-        status = asyncio.run(main())
-        if status is None:
+        loop = asyncio.new_event_loop()
+        store, key = loop.run_until_complete(sign())
+        child = os.fork()
+        if child == 0:
             asyncio.run(sign())
             os._exit(0)
+        for _ in range(50):
+            loop.run_until_complete(key.sign(b"x"))
+        status = os.waitpid(child, 0)[1]
+        loop.run_until_complete(key.sign(b"x"))
+        loop.run_until_complete(store.close())
         sys.exit(status)
     """
     finished = await asyncio.to_thread(

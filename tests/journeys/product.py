@@ -107,6 +107,16 @@ class Product:
 
     def cli(self, *words: str | Path, stdin: bytes | None = None, code: int = 0) -> str:
         """Run the command; its exit code must be ``code``. Returns both streams."""
+        done = self._run(words, stdin, code)
+        return (done.stdout + done.stderr).decode()
+
+    def json(self, *words: str | Path, stdin: bytes | None = None, code: int = 0) -> Any:
+        """Run the command with ``--json``."""
+        return json.loads(self._run((*words, "--json"), stdin, code).stdout)
+
+    def _run(
+        self, words: tuple[str | Path, ...], stdin: bytes | None, code: int
+    ) -> subprocess.CompletedProcess[bytes]:
         done = subprocess.run(
             [str(COMMAND), *(str(word) for word in words)],
             input=stdin,
@@ -119,11 +129,7 @@ class Product:
         output = (done.stdout + done.stderr).decode()
         assert done.returncode == code, f"exit code {done.returncode}: {output}"
         assert "Traceback" not in output
-        return output
-
-    def json(self, *words: str | Path, stdin: bytes | None = None, code: int = 0) -> Any:
-        """Run the command with ``--json``."""
-        return json.loads(self.cli(*words, "--json", stdin=stdin, code=code))
+        return done
 
     def request(self, name: str, subject: str, *more: str) -> Path:
         """A certificate request made by openssl, its key beside it."""

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from pki import oids
+from pki import der, oids
 from pki.algorithms import KeyType, usual_algorithm
-from pki.certificate import Order, assemble, build, parse_certificate
+from pki.certificate import Order, assemble, build, parse_certificate, parse_tbs
+from pki.conformance import check
+from pki.extensions import extension
 from pki.general_name import encode_general_names, parse_general_name
 from pki.issuer import Issuer
 from pki.names import parse_rfc4514
-from pki.profile import Profile, load_profiles
+from pki.profile import Profile, load_profiles, parse_profile
 from pki.request import CertificateRequest, RequestedExtension
 from pki.serial import new_serial
 
@@ -161,3 +166,108 @@ def certificate(name: str) -> bytes:
 
 def altered(issuer: Issuer, **changes: object) -> Issuer:
     return replace(issuer, **changes)  # type: ignore[arg-type]
+
+
+def modified(name: str, **changes: Any) -> Profile:
+    """A shipped profile with top-level keys set anew."""
+    data = tomllib.loads(Path(f"conf/profiles/{name}.toml").read_text())
+    return parse_profile(name, data | changes)
+
+
+def checked(
+    name: str,
+    tbs: bytes,
+    *,
+    profile: Profile | None = None,
+    by: CertificateRequest | None = None,
+    order: Order | None = None,
+    issuer: Issuer | None = None,
+    now: datetime = NOW,
+) -> list[str]:
+    """The codes of what the check finds."""
+    profile = profile or PROFILES[name]
+    found = check(
+        tbs,
+        profile,
+        by or REQUESTS[name],
+        issuer or issuer_of(profile),
+        signature_algorithm=ALGORITHM,
+        serial=SERIAL,
+        now=now,
+        order=order or Order(),
+    )
+    assert all(finding.severity == "error" and finding.rulebook == "profile" for finding in found)
+    return [finding.code for finding in found]
+
+
+def elements(sequence: bytes) -> list[bytes]:
+    """What stands in a SEQUENCE, each whole."""
+    reader = der.one(sequence, der.SEQUENCE)
+    found = []
+    while reader:
+        found.append(reader.raw())
+    return found
+
+
+@dataclass
+class Parts:
+    """A TBSCertificate taken apart, to be put together wrongly."""
+
+    version: bytes = b""
+    serial: bytes = b""
+    algorithm: bytes = b""
+    issuer: bytes = b""
+    validity: bytes = b""
+    subject: bytes = b""
+    key: bytes = b""
+    extensions: dict[str, bytes] = field(default_factory=dict)
+    extra: bytes = b""
+
+    @classmethod
+    def of(cls, tbs: bytes) -> Parts:
+        fields = elements(tbs)
+        listed = elements(der.one(fields[7], 0xA3).raw())
+        named = {der.one(whole, der.SEQUENCE).object_identifier(): whole for whole in listed}
+        return cls(*fields[:7], named)
+
+    def whole(self) -> bytes:
+        return der.sequence(
+            self.version, self.serial, self.algorithm, self.issuer, self.validity, self.subject,
+            self.key, der.explicit(3, der.sequence(*self.extensions.values())), self.extra,
+        )  # fmt: skip
+
+
+def put(**changes: bytes) -> Callable[[Parts], Parts]:
+    return lambda parts: replace(parts, **changes)  # type: ignore[arg-type]
+
+
+def put_extension(
+    oid: str, value: bytes | None, *, critical: bool = False
+) -> Callable[[Parts], Parts]:
+    def change(parts: Parts) -> Parts:
+        extensions = dict(parts.extensions)
+        if value is None:
+            del extensions[oid]
+        else:
+            extensions[oid] = extension(oid, critical, value)
+        return replace(parts, extensions=extensions)
+
+    return change
+
+
+def twice(oid: str) -> Callable[[Parts], Parts]:
+    return lambda parts: replace(
+        parts, extensions=parts.extensions | {"again": parts.extensions[oid]}
+    )
+
+
+def turn_critical(oid: str) -> Callable[[Parts], Parts]:
+    def change(parts: Parts) -> Parts:
+        found = next(e for e in parse_tbs(parts.whole()).extensions if e.oid == oid)
+        return put_extension(oid, found.value, critical=not found.critical)(parts)
+
+    return change
+
+
+def times(start: bytes, end: bytes) -> Callable[[Parts], Parts]:
+    return put(validity=der.sequence(start, end))

@@ -1,14 +1,11 @@
-"""Building certificates, and the check that finds every deviation before the signature."""
+"""Building certificates: what is built and what is refused."""
 
 from __future__ import annotations
 
-import base64
 import tomllib
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cryptography import x509
@@ -18,38 +15,31 @@ from infra.errors import Broken, Rejected
 from pki import der, oids
 from pki.algorithms import KeyType, usual_algorithm
 from pki.certificate import Order, build, parse_certificate, parse_tbs
-from pki.conformance import check
-from pki.extensions import extension
 from pki.general_name import parse_general_name
 from pki.issuer import Issuer
 from pki.names import parse_rfc4514
-from pki.profile import Profile, parse_profile
+from pki.profile import parse_profile
 from pki.request import CertificateRequest, RequestedExtension
 from tests.unit.certificate_fixtures import (
     ALGORITHM,
     ISSUING,
-    ISSUING_TBS,
     NOW,
     PROFILES,
     REQUESTS,
     ROOT,
     SERIAL,
     altered,
+    as_issuer,
     build_one,
     certificate,
-    issuer_of,
+    checked,
+    elements,
     key,
-    public_key_info,
+    modified,
     request,
     san,
+    sign,
 )
-
-
-def modified(name: str, **changes: Any) -> Profile:
-    """A shipped profile with top-level keys set anew."""
-    data = tomllib.loads(Path(f"conf/profiles/{name}.toml").read_text())
-    return parse_profile(name, data | changes)
-
 
 # ── What is built ────────────────────────────────────────────────────────────────────────────────
 
@@ -62,32 +52,6 @@ def test_every_profile_builds_what_its_check_accepts(name: str) -> None:
     assert said.version == 3
     assert said.serial == SERIAL
     assert len({found.oid for found in said.extensions}) == len(said.extensions)
-
-
-def checked(
-    name: str,
-    tbs: bytes,
-    *,
-    profile: Profile | None = None,
-    by: CertificateRequest | None = None,
-    order: Order | None = None,
-    issuer: Issuer | None = None,
-    now: datetime = NOW,
-) -> list[str]:
-    """The codes of what the check finds."""
-    profile = profile or PROFILES[name]
-    found = check(
-        tbs,
-        profile,
-        by or REQUESTS[name],
-        issuer or issuer_of(profile),
-        signature_algorithm=ALGORITHM,
-        serial=SERIAL,
-        now=now,
-        order=order or Order(),
-    )
-    assert all(finding.severity == "error" and finding.rulebook == "profile" for finding in found)
-    return [finding.code for finding in found]
 
 
 def test_an_order_replaces_the_subject_and_adds_names() -> None:
@@ -131,18 +95,10 @@ def test_every_kind_of_alternative_name_passes_the_check() -> None:
 def test_a_subject_in_another_order_is_written_anew_and_conforms() -> None:
     by = request("CN=Alice,C=AQ")
     assert parse_rfc4514("C=AQ,CN=Alice").der == by.subject
-    turned = replace(by, subject=der.sequence(*reversed(list(_parts(by.subject)))))
+    turned = replace(by, subject=der.sequence(*reversed(list(elements(by.subject)))))
     tbs = build_one("citizen-authentication", by=turned)
     assert parse_tbs(tbs).subject.der == by.subject
     assert checked("citizen-authentication", tbs, by=turned) == []
-
-
-def _parts(sequence: bytes) -> list[bytes]:
-    reader = der.one(sequence, der.SEQUENCE)
-    found = []
-    while reader:
-        found.append(reader.raw())
-    return found
 
 
 def test_requested_extensions_equal_to_the_profile_are_fine() -> None:
@@ -350,8 +306,6 @@ def test_a_serial_number_out_of_range_is_never_built(serial: int) -> None:
 
 
 def test_the_legislation_of_an_issuer_without_a_country_is_refused() -> None:
-    from tests.unit.certificate_fixtures import as_issuer, sign
-
     data = tomllib.loads(Path("conf/profiles/root.toml").read_text())
     data["subject"]["C"] = {}
     nameless = build(
@@ -361,400 +315,3 @@ def test_the_legislation_of_an_issuer_without_a_country_is_refused() -> None:
     with pytest.raises(Rejected) as refused:
         build_by(as_issuer("nowhere", sign(key("root"), nameless)), "citizen-signature")
     assert refused.value.code == "issuer-without-country"
-
-
-# ── The check ────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass
-class Parts:
-    """A TBSCertificate taken apart, to be put together wrongly."""
-
-    version: bytes = b""
-    serial: bytes = b""
-    algorithm: bytes = b""
-    issuer: bytes = b""
-    validity: bytes = b""
-    subject: bytes = b""
-    key: bytes = b""
-    extensions: dict[str, bytes] = field(default_factory=dict)
-    extra: bytes = b""
-
-    @classmethod
-    def of(cls, tbs: bytes) -> Parts:
-        fields = _parts(tbs)
-        listed = _parts(der.one(fields[7], 0xA3).raw())
-        named = {der.one(whole, der.SEQUENCE).object_identifier(): whole for whole in listed}
-        return cls(*fields[:7], named)
-
-    def whole(self) -> bytes:
-        return der.sequence(
-            self.version, self.serial, self.algorithm, self.issuer, self.validity, self.subject,
-            self.key, der.explicit(3, der.sequence(*self.extensions.values())), self.extra,
-        )  # fmt: skip
-
-
-def put(**changes: bytes) -> Callable[[Parts], Parts]:
-    return lambda parts: replace(parts, **changes)  # type: ignore[arg-type]
-
-
-def put_extension(
-    oid: str, value: bytes | None, *, critical: bool = False
-) -> Callable[[Parts], Parts]:
-    def change(parts: Parts) -> Parts:
-        extensions = dict(parts.extensions)
-        if value is None:
-            del extensions[oid]
-        else:
-            extensions[oid] = extension(oid, critical, value)
-        return replace(parts, extensions=extensions)
-
-    return change
-
-
-def twice(oid: str) -> Callable[[Parts], Parts]:
-    return lambda parts: replace(
-        parts, extensions=parts.extensions | {"again": parts.extensions[oid]}
-    )
-
-
-def turn_critical(oid: str) -> Callable[[Parts], Parts]:
-    def change(parts: Parts) -> Parts:
-        found = next(e for e in parse_tbs(parts.whole()).extensions if e.oid == oid)
-        return put_extension(oid, found.value, critical=not found.critical)(parts)
-
-    return change
-
-
-def times(start: bytes, end: bytes) -> Callable[[Parts], Parts]:
-    return put(validity=der.sequence(start, end))
-
-
-START = NOW.replace(microsecond=0) - timedelta(minutes=5)
-END = START.replace(year=2029) - timedelta(seconds=1)
-OTHER_KEY = public_key_info(key("other"))
-
-
-def name(text: str) -> bytes:
-    return parse_rfc4514(text).der
-
-
-def uri_point(url: bytes) -> bytes:
-    return der.sequence(der.sequence(der.explicit(0, der.explicit(0, der.implicit(6, url)))))
-
-
-# On citizen-authentication, whose request has a subject of C and CN and three alternative names.
-MUTATIONS: dict[str, tuple[Callable[[Parts], Parts], str]] = {
-    "version 1": (put(version=b""), "not-der"),
-    "version 2": (put(version=der.explicit(0, der.integer(1))), "version"),
-    "version 4": (put(version=der.explicit(0, der.integer(3))), "not-der"),
-    "another serial": (put(serial=der.integer(SERIAL + 1)), "serial"),
-    "serial 0": (put(serial=der.integer(0)), "serial"),
-    "negative serial": (put(serial=der.integer(-SERIAL)), "serial"),
-    "serial of 21 octets": (put(serial=der.integer(1 << 160)), "serial"),
-    "another algorithm": (
-        put(algorithm=usual_algorithm(KeyType.P_384).identifier), "signature-algorithm"),
-    "another issuer": (put(issuer=name("CN=Mallory,C=AQ")), "issuer"),
-    "the root as issuer": (put(issuer=ROOT.subject), "issuer"),
-    "no issuer": (put(issuer=b"\x30\x00"), "issuer"),
-    "a second too early": (
-        times(der.time(START - timedelta(seconds=1)), der.time(END)), "validity-start"),
-    "a second too late": (
-        times(der.time(START + timedelta(seconds=1)), der.time(END)), "validity-start"),
-    "ends a second too late": (
-        times(der.time(START), der.time(END + timedelta(seconds=1))), "validity-end"),
-    "ends a day early": (
-        times(der.time(START), der.time(END - timedelta(days=1))), "validity-end"),
-    "ends before it starts": (
-        times(der.time(START), der.time(START - timedelta(days=1))), "validity-end"),
-    "outlasts the CA": (
-        times(der.time(START), der.time(ISSUING.not_after + timedelta(days=1))), "validity-end"),
-    "GeneralizedTime before 2050": (
-        times(der.generalized_time(START), der.time(END)), "time-form"),
-    "another subject": (put(subject=name("C=AQ,CN=Mallory")), "subject"),
-    "no subject": (put(subject=b"\x30\x00"), "subject-attribute"),
-    "no country": (put(subject=name("CN=Alice Example")), "subject-attribute"),
-    "an attribute more": (put(subject=name("C=AQ,O=State,CN=Alice Example")), "subject-attribute"),
-    "an allowed attribute more": (put(subject=name("C=AQ,CN=Alice Example,surname=X")), "subject"),
-    "the name twice": (
-        put(subject=name("C=AQ,CN=Alice Example,CN=Alice Example")), "subject-attribute"),
-    "attributes in another order": (
-        put(subject=der.sequence(*reversed(_parts(name("C=AQ,CN=Alice Example"))))), "subject"),
-    "one RDN of two attributes": (put(subject=name("C=AQ+CN=Alice Example")), "subject"),
-    "country in lower case": (put(subject=name("C=aq,CN=Alice Example")), "subject-attribute"),
-    "name as PrintableString": (
-        put(subject=name("C=AQ,CN=#130d416c696365204578616d706c65")), "subject-attribute"),
-    "another key": (put(key=OTHER_KEY), "public-key"),
-    "no subjectKeyIdentifier": (
-        put_extension(oids.SUBJECT_KEY_IDENTIFIER, None), "extension-missing"),
-    "subjectKeyIdentifier of another key": (
-        put_extension(oids.SUBJECT_KEY_IDENTIFIER, der.octet_string(bytes(20))), "key-identifier"),
-    "subjectKeyIdentifier critical": (turn_critical(oids.SUBJECT_KEY_IDENTIFIER), "key-identifier"),
-    "subjectKeyIdentifier twice": (twice(oids.SUBJECT_KEY_IDENTIFIER), "extension-duplicate"),
-    "no authorityKeyIdentifier": (
-        put_extension(oids.AUTHORITY_KEY_IDENTIFIER, None), "extension-missing"),
-    "authorityKeyIdentifier of the root": (
-        put_extension(
-            oids.AUTHORITY_KEY_IDENTIFIER, der.sequence(der.implicit(0, ROOT.key_identifier))
-        ),
-        "extension-differs",
-    ),
-    "keyUsage not critical": (turn_critical(oids.KEY_USAGE), "extension-differs"),
-    "keyUsage wider": (
-        put_extension(oids.KEY_USAGE, der.named_bits({0, 1}), critical=True), "extension-differs"),
-    "keyUsage with zero bits at its end": (
-        put_extension(oids.KEY_USAGE, der.bit_string(b"\x80", 0), critical=True),
-        "extension-differs",
-    ),
-    "no keyUsage": (put_extension(oids.KEY_USAGE, None), "extension-missing"),
-    "keyUsage twice": (twice(oids.KEY_USAGE), "extension-duplicate"),
-    "extKeyUsage of a server": (
-        put_extension(
-            oids.EXTENDED_KEY_USAGE, der.sequence(der.object_identifier("1.3.6.1.5.5.7.3.1"))
-        ),
-        "extension-differs",
-    ),
-    "extKeyUsage critical": (turn_critical(oids.EXTENDED_KEY_USAGE), "extension-differs"),
-    "a CA": (
-        put_extension(oids.BASIC_CONSTRAINTS, der.sequence(der.TRUE), critical=True),
-        "extension-differs",
-    ),
-    "default of cA written": (
-        put_extension(oids.BASIC_CONSTRAINTS, der.sequence(der.boolean(False)), critical=True),
-        "extension-differs",
-    ),
-    "another policy": (
-        put_extension(
-            oids.CERTIFICATE_POLICIES, der.sequence(der.sequence(der.object_identifier("1.2.3")))
-        ),
-        "extension-differs",
-    ),
-    "another CRL": (
-        put_extension(oids.CRL_DISTRIBUTION_POINTS, uri_point(b"http://evil.example/crl")),
-        "extension-differs",
-    ),
-    "no authorityInfoAccess": (
-        put_extension(oids.AUTHORITY_INFORMATION_ACCESS, None), "extension-missing"),
-    "name constraints added": (
-        put_extension(oids.NAME_CONSTRAINTS, b"\x30\x00", critical=True), "extension-unexpected"),
-    "an unknown extension": (put_extension("1.2.3.4", b"\x05\x00"), "extension-unexpected"),
-    "no alternative names": (put_extension(oids.SUBJECT_ALT_NAME, None), "alternative-names"),
-    "an alternative name less": (
-        put_extension(oids.SUBJECT_ALT_NAME, san("email:alice@example.org").value),
-        "alternative-names",
-    ),
-    "another alternative name": (
-        put_extension(
-            oids.SUBJECT_ALT_NAME,
-            san("email:eve@example.org", "uri:did:key:z6MkpTHR8VNs", "upn:alice@example.org").value,
-        ),
-        "alternative-names",
-    ),
-    "alternative names critical": (turn_critical(oids.SUBJECT_ALT_NAME), "alternative-names"),
-    "alternative names that are no DER": (
-        put_extension(oids.SUBJECT_ALT_NAME, b"\x30\x05\x82"), "not-der"),
-    "an issuerUniqueID": (
-        put(key=public_key_info(key("subject")) + b"\x81\x02\x00\x01"), "not-der"),
-    "something after the extensions": (put(extra=der.NULL_VALUE), "not-der"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("mutation", MUTATIONS)
-def test_the_check_finds(mutation: str) -> None:
-    change, code = MUTATIONS[mutation]
-    parts = Parts.of(build_one("citizen-authentication"))
-    assert checked("citizen-authentication", parts.whole()) == []
-    mutant = change(parts).whole()
-    assert mutant != parts.whole()
-    assert code in checked("citizen-authentication", mutant)
-
-
-def test_the_check_finds_octets_cut_short_lengthened_or_flipped() -> None:
-    tbs = build_one("citizen-authentication")
-    assert checked("citizen-authentication", tbs + b"\x00") == ["not-der"]
-    for size in range(0, len(tbs), 7):
-        assert checked("citizen-authentication", tbs[:size])
-    for place in range(len(tbs)):
-        mutant = bytearray(tbs)
-        mutant[place] ^= 0x04
-        assert checked("citizen-authentication", bytes(mutant)), place
-
-
-@pytest.mark.parametrize(
-    ("change", "code"),
-    [
-        (lambda parts: replace(parts, issuer=ISSUING.subject), "issuer"),
-        (put_extension(oids.AUTHORITY_KEY_IDENTIFIER, b"\x30\x00"), "extension-unexpected"),
-        (put_extension(oids.BASIC_CONSTRAINTS, b"\x30\x00", critical=True), "extension-differs"),
-    ],
-)
-def test_the_check_finds_what_is_wrong_with_a_root(
-    change: Callable[[Parts], Parts], code: str
-) -> None:
-    parts = Parts.of(build_one("root"))
-    assert checked("root", parts.whole()) == []
-    assert code in checked("root", change(parts).whole())
-
-
-def test_the_check_finds_a_request_that_the_profile_does_not_allow() -> None:
-    """Even octets that say what was requested do not conform when the profile forbids it."""
-    lax = modified("citizen-authentication", key_types=["ed25519", "p-256"],
-                   alternative_names={"dns": {"maximum": 9}, "uri": {}})  # fmt: skip
-    for by, code in (
-        (request("C=AQ,CN=A", san("dns:www.example.org")), "alternative-names"),
-        (request("C=AQ,CN=A", san("uri:https://example.org")), "alternative-names"),
-    ):
-        tbs = build_one("x", profile=lax, by=by)
-        assert code in checked("citizen-authentication", tbs, by=by)
-    strict = modified("citizen-authentication", key_types=["p-384"])
-    assert checked(
-        "citizen-authentication", build_one("citizen-authentication"), profile=strict
-    ) == ["public-key"]
-    picky = modified(
-        "tls-server",
-        alternative_names={"minimum": 3, "dns": {"minimum": 2, "maximum": 2}, "ip": {}},
-    )
-    assert (
-        checked("tls-server", build_one("tls-server"), profile=picky).count("alternative-names")
-        == 2
-    )
-    fixed = modified(
-        "citizen-authentication", subject={"C": {"fixed": "UT"}, "CN": {"minimum_length": 64}}
-    )
-    assert (
-        checked("citizen-authentication", build_one("citizen-authentication"), profile=fixed)
-        == ["subject-attribute"] * 2
-    )
-    groups = modified(
-        "citizen-authentication",
-        subject={
-            "C": {},
-            "CN": {"semantics": "natural-person"},
-            "O": {},
-            "one_of": [["O"]],
-            "never_together": [["C", "CN"]],
-        },
-    )
-    assert (
-        checked("citizen-authentication", build_one("citizen-authentication"), profile=groups)
-        == ["subject-attribute"] * 3
-    )
-
-
-def test_the_check_holds_an_order_to_its_bounds() -> None:
-    tbs = build_one("citizen-authentication")
-    for order in (
-        Order(lifetime=timedelta(days=1)),
-        Order(lifetime=timedelta(days=9999)),
-        Order(not_before=NOW),
-        Order(not_before=NOW + timedelta(days=1)),
-        Order(subject=parse_rfc4514("C=AQ,CN=Bob").der),
-        Order(alternative_names=(parse_general_name("uri:did:web:x"),)),
-    ):
-        assert checked("citizen-authentication", tbs, order=order), order
-
-
-def test_the_check_holds_against_the_issuer_at_hand() -> None:
-    tbs = build_one("citizen-authentication")
-    for issuer in (
-        altered(ISSUING, key_identifier=bytes(20)),
-        altered(ISSUING, crl_url="http://other.example/crl"),
-        altered(ISSUING, ocsp_url="http://other.example/ocsp"),
-        altered(ISSUING, not_after=END - timedelta(days=1)),
-        altered(ISSUING, not_before=START + timedelta(minutes=1)),
-    ):
-        assert checked("citizen-authentication", tbs, issuer=issuer), issuer
-    refusing = modified("citizen-authentication", validity={"lifetime": "3y", "backdate": "5m"})
-    ending = altered(ISSUING, not_after=END - timedelta(days=1))
-    assert "validity-end" in checked("citizen-authentication", tbs, issuer=ending, profile=refusing)
-
-
-# ── Reading ──────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_a_certificate_is_read_in_der_and_in_pem() -> None:
-    whole = certificate("citizen-authentication")
-    read = parse_certificate(whole)
-    theirs = x509.load_der_x509_certificate(whole)
-    assert read.serial == theirs.serial_number
-    assert read.not_before == theirs.not_valid_before_utc
-    assert read.not_after == theirs.not_valid_after_utc
-    assert read.subject.der == theirs.subject.public_bytes()
-    assert read.issuer.der == theirs.issuer.public_bytes()
-    assert read.signature == theirs.signature
-    assert read.tbs == theirs.tbs_certificate_bytes
-    assert [e.oid for e in read.extensions] == [e.oid.dotted_string for e in theirs.extensions]
-    pem = b"-----BEGIN CERTIFICATE-----\n%s-----END CERTIFICATE-----\n" % base64.encodebytes(whole)
-    assert parse_certificate(b"Issued to Alice\r\n" + pem) == read
-    assert parse_certificate(pem).sha256.hex() == read.sha256.hex()
-    assert parse_certificate(ROOT.certificate).basic_constraints is not None
-    assert parse_certificate(ROOT.certificate).extension(oids.AUTHORITY_KEY_IDENTIFIER) is None
-
-
-def test_a_certificate_of_version_1_is_read() -> None:
-    whole = Path("/etc/ssl/certs/ca-certificates.crt")
-    parts = Parts.of(ISSUING_TBS)
-    tbs = der.sequence(
-        parts.serial, parts.algorithm, parts.issuer, parts.validity, parts.subject, parts.key
-    )
-    read = parse_certificate(der.sequence(tbs, parts.algorithm, der.bit_string(b"")))
-    assert read.version == 1
-    assert read.extensions == ()
-    assert read.basic_constraints is None
-    assert read.subject_key_identifier == ISSUING.key_identifier
-    if whole.exists():
-        for block in whole.read_bytes().split(b"-----END CERTIFICATE-----\n")[:-1]:
-            parse_certificate(block + b"-----END CERTIFICATE-----\n")
-
-
-PEM = b"-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n"
-
-
-@pytest.mark.parametrize(
-    ("data", "code"),
-    [
-        (b"", "bad-certificate"),
-        (b"garbage", "bad-certificate"),
-        (PEM * 2, "bad-certificate"),
-        (PEM.replace(b"MAA=", b"MAA"), "bad-certificate"),
-        (PEM, "bad-der"),
-        (bytes(70_000), "certificate-too-large"),
-        (certificate("officer")[:-1], "bad-der"),
-        (certificate("officer") + b"\x00", "bad-der"),
-        (der.sequence(ISSUING_TBS, usual_algorithm(KeyType.P_384).identifier, der.bit_string(b"")),
-         "bad-certificate"),
-        (der.sequence(ISSUING_TBS, ALGORITHM.identifier, der.bit_string(b"\x00", 3)),
-         "bad-certificate"),
-    ],
-)  # fmt: skip
-def test_what_is_no_certificate_is_refused(data: bytes, code: str) -> None:
-    with pytest.raises(Rejected) as refused:
-        parse_certificate(data)
-    assert refused.value.code == code
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        put(version=der.explicit(0, der.integer(0))),
-        twice(oids.KEY_USAGE),
-        put(extra=der.NULL_VALUE),
-        lambda parts: replace(
-            parts,
-            extensions={str(i): extension(f"1.2.{i}", False, b"\x05\x00") for i in range(1, 80)},
-        ),
-        lambda parts: replace(
-            parts,
-            extensions={
-                "x": der.sequence(
-                    der.object_identifier("1.2.3"), der.boolean(False), der.octet_string(b"")
-                )
-            },
-        ),
-    ],
-)
-def test_a_tbs_certificate_that_breaks_the_rules_is_refused(
-    change: Callable[[Parts], Parts],
-) -> None:
-    with pytest.raises(Rejected):
-        parse_tbs(change(Parts.of(ISSUING_TBS)).whole())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import sys
 from pathlib import Path
 from threading import Event
@@ -238,3 +239,21 @@ def test_progress_does_not_appear_when_it_is_quick(monkeypatch: pytest.MonkeyPat
     with progress.working("entries") as report:
         report(3, 3)
     assert terminal.getvalue() == ""
+
+
+def test_what_an_instance_within_a_command_logs_goes_to_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = logging.getLogger("test.embedded")
+    handler = incident.IncidentLog(tmp_path)
+    log.addHandler(handler)
+    try:
+        log.info("not kept")
+        log.error("kept", exc_info=ValueError("the reason"))
+    finally:
+        log.removeHandler(handler)
+    file = tmp_path / "log" / "incidents.log"
+    assert "ERROR test.embedded: kept\nValueError: the reason" in file.read_text()
+    assert "not kept" not in file.read_text()
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert capsys.readouterr().err == ""

@@ -59,7 +59,7 @@ async def in_process(made: list[bytes], keys: str) -> float:
     """Certificates a second, ``IN_FLIGHT`` applications at a time."""
     with tempfile.TemporaryDirectory(prefix="digitalid-bench-") as folder:
         settings = load(Path(folder), {}, {"keys.store": keys, "issuance.lint_share": "0.0"}).settings
-        async with running(settings, create=True, serving=False) as instance:
+        async with running(settings, create=True, serving=True) as instance:
             authority = instance.hierarchy.authority("issuing")
             left = iter(made)
 

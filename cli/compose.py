@@ -42,7 +42,7 @@ from infra.state import kept_secret, owned
 from infra.store.sqlite import SqliteStore
 from ocsp.responder import Delegate, Responder
 from ocsp.server import routes as ocsp_routes
-from pki.authority import Checks
+from pki.authority import Checks, read_here
 from pki.hierarchy import COLLECTIONS as HIERARCHY_COLLECTIONS
 from pki.hierarchy import DEVELOPMENT, SYSTEM, Hierarchy, Urls
 from pki.issuer import Issuer
@@ -57,6 +57,7 @@ from pki.profile_check import check_all
 from pki.record import CERTIFICATES
 from pki.repository import STATUSES as REPOSITORY_STATUSES
 from pki.repository import repository_routes
+from pki.request_reader import RequestReader
 from pki.signer.port import Signer
 
 COLLECTIONS: Final = (
@@ -128,6 +129,10 @@ async def running(
         stack.push_async_callback(keys.close)
         linter = Linter()
         stack.push_async_callback(linter.close)
+        # A command that issues one certificate would only wait for another process to start.
+        reader = RequestReader() if serving else None
+        if reader is not None:
+            stack.push_async_callback(reader.close)
         hierarchy = Hierarchy(
             store,
             keys,
@@ -136,9 +141,10 @@ async def running(
             linter,
             profiles,
             urls=lambda name: _urls(settings.http.public_url, name),
+            read=reader or read_here,
             checks=Checks(
                 lint_share=settings.issuance.lint_share,
-                verify_share=1.0 if settings.issuance.verify_signature else 0.0,
+                verify_signatures=settings.issuance.verify_signature,
             ),
             step=step,
         )
@@ -187,7 +193,6 @@ async def _open(
 ) -> None:
     """Finish what was interrupted, open the CAs, and keep their CRLs current."""
     settings, ledger, hierarchy = instance.settings, instance.ledger, instance.hierarchy
-    await _catch_up(instance)
     await hierarchy.open()
     for authority in hierarchy.authorities.values():
         for record in await authority.recover():
@@ -247,13 +252,6 @@ async def _delegate(instance: Instance, name: str) -> Delegate:
     return Delegate(key.issuer, key.signer, key.certificate)
 
 
-async def _catch_up(instance: Instance) -> None:
-    """Write the leaves of acts that were kept but not yet logged, and forget what is logged."""
-    reached = await instance.ledger.announce(await instance.store.cursor("log"))
-    await instance.store.acknowledge("log", reached)
-    await instance.store.forget_events(reached)
-
-
 async def _record_configuration(instance: Instance) -> None:
     """Log which settings and profiles are in force, once for each change of them."""
     digest = hashlib.sha256(repr(instance.settings).encode())
@@ -280,7 +278,7 @@ def _chores(instance: Instance) -> list[Chore]:
     return [
         Chore("the checkpoint", settings.log.checkpoint_interval, sign_checkpoint),
         Chore("renewing OCSP certificates", timedelta(hours=1), renew_responders),
-        Chore("announcing", timedelta(seconds=10), lambda: _catch_up(instance)),
+        Chore("remembering what is logged", timedelta(seconds=10), instance.ledger.remember),
     ]
 
 

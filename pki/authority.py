@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -18,7 +18,7 @@ from infra.errors import Broken, Failure, Rejected, Unavailable
 from infra.store.port import Conflict, Duplicate
 from pki import conformance
 from pki.algorithms import verify
-from pki.certificate import Order, assemble, build, parse_tbs
+from pki.certificate import Order, assemble, draft
 from pki.findings import Finding, Severity
 from pki.issuer import Issuer
 from pki.ledger import Ledger
@@ -55,11 +55,17 @@ class Checks:
     """How much is checked beyond what is always checked.
 
     ``lint_share``: the share of certificates that pkilint sees before they are signed, 0 to 1;
-    ``verify_share``: the share of signatures that are verified before they are kept, 0 to 1.
+    ``verify_signatures``: a signature that a token has made is verified before it is kept (one of
+    a key in a file is made by the very library that would verify it).
     """
 
     lint_share: float = 0.0
-    verify_share: float = 1.0
+    verify_signatures: bool = True
+
+
+async def read_here(data: bytes) -> CertificateRequest:
+    """``parse_request`` in this process."""
+    return parse_request(data)
 
 
 class Authority:
@@ -74,6 +80,7 @@ class Authority:
         ledger: Ledger,
         linter: Linter,
         *,
+        read: Callable[[bytes], Awaitable[CertificateRequest]] = read_here,
         checks: Checks = Checks(),
         step: Callable[[str], None] = lambda step: None,
     ) -> None:
@@ -83,6 +90,7 @@ class Authority:
         self._profiles = profiles
         self._ledger = ledger
         self._linter = linter
+        self._read = read
         self._checks = checks
         self._step = step
         self._keys_in_flight: dict[bytes, str] = {}
@@ -106,7 +114,7 @@ class Authority:
         ``lint-findings``; ``Unavailable`` from the token or the store.
         """
         profile = self.profile(application.profile)
-        request = parse_request(application.request)
+        request = await self._read(application.request)
         if application.request_id is None:
             return await self._issue(profile, request, application)
         return await self._issue_once(profile, request, application, application.request_id)
@@ -147,7 +155,7 @@ class Authority:
         while True:
             serial = new_serial(os.urandom(SERIAL_OCTETS))
             self._step("reserved")
-            tbs = build(
+            drafted = draft(
                 profile,
                 request,
                 self.issuer,
@@ -156,6 +164,7 @@ class Authority:
                 now=now,
                 order=application.order,
             )
+            tbs = drafted.tbs
             self._step("built")
             findings = conformance.check(
                 tbs,
@@ -169,14 +178,15 @@ class Authority:
             )
             if findings:
                 raise Broken("check-findings", _explain(findings))
-            certificate = parse_tbs(tbs)
-            subject = certificate.subject.rfc4514()
-            await self._key_is_free(key_hash, subject)
-            if _in_share(serial, self._checks.lint_share):
-                await self._lint(profile, tbs)
-            self._step("checked")
-            self._keys_in_flight[key_hash] = subject
+            subject = drafted.subject.rfc4514()
+            # Of two applications for one key and two subjects at the same moment one loses.
+            if self._keys_in_flight.setdefault(key_hash, subject) != subject:
+                raise _key_reused()
             try:
+                await self._key_is_free(key_hash, subject)
+                if _in_share(serial, self._checks.lint_share):
+                    await self._lint(profile, tbs)
+                self._step("checked")
                 record = await self._ledger.intend(
                     Intent(
                         ca=self.name,
@@ -185,7 +195,7 @@ class Authority:
                         tbs_certificate=tbs,
                         key_hash=key_hash,
                         subject=subject,
-                        not_after=certificate.not_after,
+                        not_after=drafted.not_after,
                         by=application.by,
                         request_id=application.request_id,
                         request_hash=_request_hash(profile, request, application.order),
@@ -200,7 +210,7 @@ class Authority:
                     retry_after=1.0,
                 ) from duplicate
             finally:
-                del self._keys_in_flight[key_hash]
+                self._keys_in_flight.pop(key_hash, None)
             self._step("intended")
             return await self._sign(record)
 
@@ -210,7 +220,7 @@ class Authority:
         try:
             signature = await self.signer.sign(record.tbs_certificate)
             self._step("signed")
-            if _in_share(record.serial, self._checks.verify_share):
+            if self._checks.verify_signatures and self.signer.uri.startswith("pkcs11:"):
                 verify(
                     self.signer.algorithm,
                     self.signer.public_key_info,
@@ -247,21 +257,17 @@ class Authority:
         return finished
 
     async def _key_is_free(self, key_hash: bytes, subject: str) -> None:
-        # Two applications for one key and two subjects at the same moment: the second loses.
-        owners = {self._keys_in_flight.get(key_hash, subject)}
         use = await self._ledger.key_use(key_hash)
-        if use is not None:
-            if use.compromised:
-                raise Rejected(
-                    "key-compromised",
-                    "a certificate for this key was revoked because the key is compromised; "
-                    "make a new key",
-                )
-            owners |= use.subjects
-        if owners != {subject}:
+        if use is None:
+            return
+        if use.compromised:
             raise Rejected(
-                "key-reused", "this key is certified for another subject; make a new key"
+                "key-compromised",
+                "a certificate for this key was revoked because the key is compromised; "
+                "make a new key",
             )
+        if use.subjects != {subject}:
+            raise _key_reused()
 
     async def _lint(self, profile: Profile, tbs: bytes) -> None:
         algorithm, key_type = self.signer.algorithm, self.signer.key_type
@@ -276,6 +282,10 @@ class Authority:
         ]
         if errors:
             raise Rejected("lint-findings", _explain(errors))
+
+
+def _key_reused() -> Rejected:
+    return Rejected("key-reused", "this key is certified for another subject; make a new key")
 
 
 def _request_hash(profile: Profile, request: CertificateRequest, order: Order) -> bytes:

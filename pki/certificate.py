@@ -24,7 +24,7 @@ from pki.extensions import (
 )
 from pki.general_name import GeneralName, encode_general_names, parse_general_names
 from pki.issuer import Issuer
-from pki.names import parse_name
+from pki.names import Name, parse_name
 from pki.profile import (
     Order,
     Profile,
@@ -38,11 +38,13 @@ from pki.tbs_certificate import Extension, TBSCertificate, parse_tbs, read_exten
 
 __all__ = [
     "Certificate",
+    "Draft",
     "Extension",
     "Order",
     "TBSCertificate",
     "assemble",
     "build",
+    "draft",
     "parse_certificate",
     "parse_tbs",
 ]
@@ -114,6 +116,16 @@ def _check_issuer(profile: Profile, issuer: Issuer, algorithm: SignatureAlgorith
         raise Broken("issuer-mismatch", f"the key of CA {issuer.name} cannot sign {algorithm}")
 
 
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A certificate that is to be signed: its octets, and what was decided to put there."""
+
+    tbs: bytes
+    subject: Name
+    not_before: datetime
+    not_after: datetime
+
+
 def build(
     profile: Profile,
     request: CertificateRequest,
@@ -124,7 +136,29 @@ def build(
     now: datetime,
     order: Order = _PLAIN,
 ) -> bytes:
-    """The TBSCertificate in DER that this profile makes of this request (RFC 5280 §4.1.2).
+    """The TBSCertificate in DER of a ``draft``."""
+    return draft(
+        profile,
+        request,
+        issuer,
+        signature_algorithm=signature_algorithm,
+        serial=serial,
+        now=now,
+        order=order,
+    ).tbs
+
+
+def draft(
+    profile: Profile,
+    request: CertificateRequest,
+    issuer: Issuer | None,
+    *,
+    signature_algorithm: SignatureAlgorithm,
+    serial: int,
+    now: datetime,
+    order: Order = _PLAIN,
+) -> Draft:
+    """What this profile makes of this request, as a TBSCertificate (RFC 5280 §4.1.2).
 
     ``issuer``: None for a self-signed certificate; ``serial``: positive, at most 20 octets;
     ``now``: with its zone. What the request or the order asks beyond the profile is refused,
@@ -147,7 +181,8 @@ def build(
     if issuer is None and key_type not in signature_algorithm.key_types:
         raise Rejected("key-type", f"a key of type {key_type} cannot sign {signature_algorithm}")
     asked = request.subject if order.subject is None else order.subject
-    subject = apply_subject(profile.subject, parse_name(asked)).der
+    name = apply_subject(profile.subject, parse_name(asked))
+    subject = name.der
     start, end = decide_validity(profile.validity, issuer, order, now)
     public_key_info = request.public_key_info
     key_identifier = make_key_identifier(profile.key_identifier, public_key_info)
@@ -161,7 +196,7 @@ def build(
         + (extension(oids.SUBJECT_ALT_NAME, subject == _EMPTY, names) if names else b"")
         + template.after
     )
-    return der.sequence(
+    tbs = der.sequence(
         _VERSION_3,
         der.integer(serial),
         template.algorithm,
@@ -171,6 +206,7 @@ def build(
         public_key_info,
         der.explicit(3, der.tlv(der.SEQUENCE, extensions)),
     )
+    return Draft(tbs, name, start, end)
 
 
 def _alternative_names(

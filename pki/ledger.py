@@ -2,8 +2,11 @@
 
 Each certificate is one document. It begins as an intent that holds the to-be-signed octets, and
 becomes issued or void; a change of its status is first written down as pending, then logged, then
-made. So whatever is interrupted is found again by ``unfinished`` and ``open``, and nothing is
+made. So whatever is interrupted is found again when the ledger is opened, and no change is
 visible before its leaf is in the log.
+
+A document is numbered anew at each change, in the order in which the changes were kept: whoever
+follows ``changed`` misses nothing, so the documents are their own outbox.
 
 Invariants:
 
@@ -21,8 +24,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, cast
 
 from infra.clock import Clock
-from infra.errors import Broken, Rejected, Unavailable
-from infra.store.port import Conflict, Document, Event, Store, Stored
+from infra.errors import Rejected, Unavailable
+from infra.store.port import Conflict, Document, Store, Stored
 from pki.log.act import Act, encode, parse
 from pki.log.log import Log
 from pki.record import (
@@ -30,13 +33,12 @@ from pki.record import (
     Intent,
     Record,
     State,
+    act_of,
     document_id,
-    int_of,
+    integer_of,
     micros,
-    record_of,
     revocation_body,
     status_of,
-    str_of,
     time_of,
 )
 from pki.serial import SerialNumber, format_serial
@@ -52,6 +54,7 @@ from pki.status import (
 
 CLOCK_TOLERANCE: Final = timedelta(seconds=2)
 
+LOG_CURSOR: Final = "log"
 
 COMPROMISE: Final = (RevocationReason.keyCompromise, RevocationReason.cACompromise)
 """Reasons after which a key is never certified again."""
@@ -75,6 +78,7 @@ class Ledger:
         self._log = log
         self._clock = clock
         self._sequence = 0
+        self._unlogged: set[int] = set()
         self._latest = datetime.min.replace(tzinfo=UTC)
         self._listeners: list[Callable[[str, int], None]] = []
 
@@ -87,15 +91,17 @@ class Ledger:
         *,
         step: Callable[[str], None] = lambda step: None,
     ) -> Ledger:
-        """The ledger as it was left; changes of status that were interrupted are finished.
+        """The ledger as it was left; leaves that are missing in the log are written, changes of
+        status that were interrupted are finished.
 
         ``step``: called with the name of each step that is done, for crash tests.
         """
         ledger = cls(store, log, clock, step)
         newest = await store.find(CERTIFICATES, "sequence", reverse=True, limit=1)
         if newest:
-            ledger._sequence = int_of(newest[0].body["sequence"])
+            ledger._sequence = integer_of(newest[0].body["sequence"])
             ledger._latest = time_of(newest[0].body["changed_at"])
+        await ledger.catch_up()
         for stored in await ledger._all_unfinished():
             if "pending" in stored.body:
                 await ledger._finish(stored)
@@ -125,12 +131,12 @@ class Ledger:
     async def sequence(self) -> int:
         """The sequence number of the newest change that every look-up shows, 0 at first."""
         newest = await self._store.find(CERTIFICATES, "sequence", reverse=True, limit=1)
-        return int_of(newest[0].body["sequence"]) if newest else 0
+        return integer_of(newest[0].body["sequence"]) if newest else 0
 
     async def status_sequence(self, ca: str) -> int:
         """The sequence number of the newest change of status under this CA, 0 if none."""
         newest = await self._store.find(CERTIFICATES, "status", (ca,), reverse=True, limit=1)
-        return int_of(newest[0].body["sequence"]) if newest else 0
+        return integer_of(newest[0].body["sequence"]) if newest else 0
 
     # Issuance
 
@@ -155,107 +161,72 @@ class Ledger:
         }
         if intent.request_id is not None:
             body["request"] = f"{intent.ca}/{intent.request_id}"
-        return record_of(
+        return Record(
             await self._store.insert(CERTIFICATES, document_id(intent.ca, intent.serial), body)
         )
 
     async def complete(self, record: Record, certificate: bytes) -> Record:
         """Keep the signed certificate and log its issuance; both are durable on return."""
-        now = self.now()
-        sequence = self._next(now)
-        act = Act(
-            id=record.act_id,
-            what="certificate.issue",
-            who=record.by,
-            when=now,
-            object_hash=hashlib.sha256(certificate).digest(),
-            detail={
-                "issuer": record.ca,
-                "serial": format_serial(record.serial),
-                "profile": record.profile,
-                "sequence": sequence,
-            },
+        return await self._end(
+            record, ("tbs",), {"state": State.issued.value, "der": certificate}, issued=True
         )
-        body = {
-            key: value
-            for key, value in record.stored.body.items()
-            if key not in ("tbs", "unfinished_since")
-        }
-        body |= {
-            "state": State.issued.value,
-            "der": certificate,
-            "issued_at": micros(now),
-            "changed_at": micros(now),
-            "sequence": sequence,
-        }
-        stored = await self._store.replace(
-            CERTIFICATES, record.stored, body, [_event("certificate.issued", record.stored.id, act)]
-        )
-        self._step("kept")
-        await self._log.append(act)
-        self._step("logged")
-        return record_of(stored)
 
     async def void(self, record: Record, why: str) -> Record:
         """Give an intent up: its serial number stays used, and the log says why."""
+        # The request id and the key are free again for whoever asks once more.
+        gone = ("request", "key_hash")
+        return await self._end(record, gone, {"state": State.void.value, "void": why})
+
+    async def _end(
+        self, record: Record, gone: tuple[str, ...], new: Document, *, issued: bool = False
+    ) -> Record:
+        """Make an intent what it becomes, and log that."""
+        body = record.stored.body.copy()
+        for field in ("unfinished_since", *gone):
+            body.pop(field, None)
         now = self.now()
         sequence = self._next(now)
-        act = Act(
-            id=f"void/{record.ca}/{format_serial(record.serial)}",
-            what="certificate.void",
-            who=record.by,
-            when=now,
-            object_hash=hashlib.sha256(record.tbs_certificate).digest(),
-            detail={
-                "issuer": record.ca,
-                "serial": format_serial(record.serial),
-                "why": why,
-                "sequence": sequence,
-            },
-        )
-        body = {k: v for k, v in record.stored.body.items() if k not in ("unfinished_since",)}
-        # The request id and the key are free again for whoever asks once more.
-        body.pop("request", None)
-        body.pop("key_hash", None)
-        body |= {
-            "state": State.void.value,
-            "void": why,
-            "changed_at": micros(now),
-            "sequence": sequence,
-        }
-        stored = await self._store.replace(
-            CERTIFICATES, record.stored, body, [_event("certificate.voided", record.stored.id, act)]
-        )
-        await self._log.append(act)
-        return record_of(stored)
+        body |= new
+        body["sequence"] = sequence
+        body["changed_at"] = at = micros(now)
+        if issued:
+            body["issued_at"] = at
+        self._unlogged.add(sequence)
+        after = Record(await self._store.replace(CERTIFICATES, record.stored, body))
+        self._step("kept")
+        await self._log.append(act_of(after))
+        self._unlogged.remove(sequence)
+        self._step("logged")
+        return after
 
     async def logged(self, record: Record) -> int:
-        """The place of an issued certificate in the log, which is written now if a crash or a
-        full disk kept it from being written at its time."""
+        """The place of an issued certificate in the log, which is written now if a full disk
+        kept it from being written at its time."""
         index = await self._log.find(record.act_id)
-        if index is not None:
-            return index
-        await self.announce(0, only=record.stored.id)
-        index = await self._log.find(record.act_id)
-        if index is None:
-            raise Broken("log-leaf-missing", f"{record.act_id} is issued but was never announced")
-        return index
+        return await self._log.append(act_of(record)) if index is None else index
 
-    async def announce(self, after: int, *, only: str | None = None) -> int:
-        """Write the leaves of outbox entries beyond ``after`` that are not in the log yet;
-        returns the offset that was reached."""
-        while page := await self._store.events(after):
-            for announced in page:
-                if only is None or announced.event.key == only:
-                    leaf = announced.event.body.get("act")
-                    if isinstance(leaf, bytes):
-                        await self._log.append(parse(leaf))
-                after = announced.offset
-        return after
+    async def catch_up(self) -> None:
+        """Write the leaves that a crash kept from being written; then remember that it is done.
+
+        Documents are numbered in the order in which they were kept, so what was logged is known
+        by one number, which the store keeps for us under the name ``log``.
+        """
+        after = await self._store.cursor(LOG_CURSOR)
+        while page := await self.changed(after):
+            for record in page:
+                if await self._log.find(record.act_id) is None:
+                    await self._log.append(act_of(record))
+                after = record.sequence
+        await self._store.acknowledge(LOG_CURSOR, after)
+
+    async def remember(self) -> None:
+        """Note how far the log has everything, so that the next ``catch_up`` is short."""
+        reached = min(self._unlogged, default=self._sequence + 1) - 1
+        await self._store.acknowledge(LOG_CURSOR, reached)
 
     async def unfinished(self) -> list[Record]:
         """Intents that are neither issued nor void, the oldest first."""
-        found = [record_of(stored) for stored in await self._all_unfinished()]
+        found = [Record(stored) for stored in await self._all_unfinished()]
         return [record for record in found if record.state is State.intended]
 
     # Look-ups
@@ -267,12 +238,12 @@ class Ledger:
             raise Rejected(
                 "no-such-certificate", f"{ca} never issued a certificate {format_serial(serial)}"
             )
-        return record_of(stored)
+        return Record(stored)
 
     async def by_request(self, ca: str, request_id: str) -> Record | None:
         """What this request id has led to."""
         found = await self._store.find(CERTIFICATES, "request", (f"{ca}/{request_id}",), limit=1)
-        return record_of(found[0]) if found else None
+        return Record(found[0]) if found else None
 
     async def key_use(self, key_hash: bytes) -> KeyUse | None:
         """What is known of a public key (SHA-256 of its SubjectPublicKeyInfo), if anything."""
@@ -283,19 +254,19 @@ class Ledger:
         last = await self._store.find(CERTIFICATES, "key", (key_hash,), reverse=True, limit=1)
         compromised = await self._store.find(CERTIFICATES, "compromised", (key_hash,), limit=1)
         return KeyUse(
-            subjects=frozenset(str_of(stored.body["subject"]) for stored in (*first, *last)),
+            subjects=frozenset(str(stored.body["subject"]) for stored in (*first, *last)),
             compromised=bool(compromised),
         )
 
     async def by_subject(self, subject: str, *, limit: int) -> list[Record]:
         """Certificates of this subject (RFC 4514), newest last."""
         found = await self._store.find(CERTIFICATES, "subject", (subject,), limit=limit)
-        return [record_of(stored) for stored in found]
+        return [Record(stored) for stored in found]
 
     async def changed(self, after: int, *, limit: int = 1000) -> list[Record]:
         """Certificates whose newest change has a sequence number beyond ``after``, in order."""
         found = await self._store.find(CERTIFICATES, "sequence", low=after + 1, limit=limit)
-        return [record_of(stored) for stored in found]
+        return [Record(stored) for stored in found]
 
     async def status(self, ca: str, serial: int) -> CertStatus:
         """The status as OCSP tells it; ``Unknown`` for what was never issued, or is void."""
@@ -311,8 +282,8 @@ class Ledger:
             for stored in page:
                 status = status_of(stored.body)
                 if isinstance(status, Revoked):
-                    yield int(str_of(stored.body["serial"]), 16), status
-                after = int_of(stored.body["sequence"])
+                    yield int(str(stored.body["serial"]), 16), status
+                after = integer_of(stored.body["sequence"])
 
     # Status
 
@@ -386,7 +357,7 @@ class Ledger:
             try:
                 stored = await self._store.replace(CERTIFICATES, record.stored, body)
                 self._step("pending")
-                return record_of(await self._finish(stored))
+                return Record(await self._finish(stored))
             except Conflict:
                 continue
 
@@ -410,12 +381,10 @@ class Ledger:
             body["revocation"] = revocation | {"sequence": sequence}
             if revocation["reason"] in COMPROMISE:
                 body["compromised_key"] = body["key_hash"]
-        after = await self._store.replace(
-            CERTIFICATES, stored, body, [_event("certificate.status", stored.id, act)]
-        )
+        after = await self._store.replace(CERTIFICATES, stored, body)
         self._step("changed")
         for listener in self._listeners:
-            listener(str_of(stored.body["ca"]), sequence)
+            listener(str(stored.body["ca"]), sequence)
         return after
 
     async def _all_unfinished(self) -> list[Stored]:
@@ -426,7 +395,7 @@ class Ledger:
             if not new:
                 break
             found += new
-            low = int_of(page[-1].body["unfinished_since"])
+            low = integer_of(page[-1].body["unfinished_since"])
         return found
 
     def _next(self, now: datetime) -> int:
@@ -435,7 +404,3 @@ class Ledger:
         self._sequence += 1
         self._latest = max(self._latest, now)
         return self._sequence
-
-
-def _event(topic: str, key: str, act: Act) -> Event:
-    return Event(topic, key, {"act": encode(act)})

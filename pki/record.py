@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -9,6 +10,7 @@ from typing import Final, assert_never, cast
 
 from infra.errors import Broken
 from infra.store.port import Collection, Document, Index, Stored
+from pki.log.act import Act
 from pki.serial import SerialNumber, format_serial
 from pki.status import CertStatus, Good, RevocationReason, Revoked, Unknown
 
@@ -57,29 +59,111 @@ class Intent:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A certificate as the ledger knows it. ``certificate`` is empty until it is issued."""
+    """A certificate as the ledger knows it: a typed view of its document."""
 
     stored: Stored
-    ca: str
-    serial: SerialNumber
-    state: State
-    profile: str
-    subject: str
-    tbs_certificate: bytes
-    certificate: bytes
-    key_hash: bytes
-    issued_at: datetime
-    not_after: datetime
-    by: str
-    request_id: str | None
-    request_hash: bytes
-    sequence: int
-    status: CertStatus
+
+    @property
+    def ca(self) -> str:
+        """The name of the CA that issues it."""
+        return _text(self.stored.body["ca"])
+
+    @property
+    def serial(self) -> SerialNumber:
+        """Its serial number."""
+        return SerialNumber(int(_text(self.stored.body["serial"]), 16))
+
+    @property
+    def state(self) -> State:
+        """How far it has come."""
+        return State(_text(self.stored.body["state"]))
+
+    @property
+    def profile(self) -> str:
+        """The name of its profile."""
+        return _text(self.stored.body["profile"])
+
+    @property
+    def subject(self) -> str:
+        """Its subject (RFC 4514)."""
+        return _text(self.stored.body["subject"])
+
+    @property
+    def tbs_certificate(self) -> bytes:
+        """What is to be signed, DER; empty once it is issued."""
+        return _octets(self.stored.body.get("tbs", b""))
+
+    @property
+    def certificate(self) -> bytes:
+        """The certificate, DER; empty until it is issued."""
+        return _octets(self.stored.body.get("der", b""))
+
+    @property
+    def issued_at(self) -> datetime:
+        """When it was issued, to the microsecond; the beginning of 1970 until then."""
+        return time_of(self.stored.body.get("issued_at", 0))
+
+    @property
+    def changed_at(self) -> datetime:
+        """When its newest change was made."""
+        return time_of(self.stored.body.get("changed_at", 0))
+
+    @property
+    def not_after(self) -> datetime:
+        """The end of its validity."""
+        return time_of(self.stored.body["not_after"])
+
+    @property
+    def by(self) -> str:
+        """Who asked for it."""
+        return _text(self.stored.body["by"])
+
+    @property
+    def request_id(self) -> str | None:
+        """The asker's own name for the application."""
+        request = self.stored.body.get("request")
+        return None if request is None else _text(request).removeprefix(f"{self.ca}/")
+
+    @property
+    def request_hash(self) -> bytes:
+        """SHA-256 of what was asked for."""
+        return _octets(self.stored.body["request_hash"])
+
+    @property
+    def sequence(self) -> int:
+        """The number of its newest change, 0 for none."""
+        return integer_of(self.stored.body.get("sequence", 0))
+
+    @property
+    def void_because(self) -> str:
+        """Why it is void, empty if it is not."""
+        return _text(self.stored.body.get("void", ""))
+
+    @property
+    def status(self) -> CertStatus:
+        """What OCSP and CRLs say of it."""
+        return status_of(self.stored.body)
 
     @property
     def act_id(self) -> str:
-        """The log's name for the issuance of this certificate."""
-        return f"issue/{self.ca}/{format_serial(self.serial)}"
+        """The log's name for its issuance, or for its becoming void."""
+        return f"{'void' if self.state is State.void else 'issue'}/{self.stored.id}"
+
+
+def act_of(record: Record) -> Act:
+    """The act that made a certificate what it is: the same whenever it is asked for."""
+    body = record.stored.body
+    detail: dict[str, str | int] = {
+        "issuer": _text(body["ca"]),
+        "serial": _text(body["serial"]),
+        "profile": _text(body["profile"]),
+    }
+    if record.state is State.void:
+        detail["why"] = record.void_because
+        what, when, octets = "certificate.void", record.changed_at, record.tbs_certificate
+    else:
+        what, when, octets = "certificate.issue", record.issued_at, record.certificate
+    return Act(record.act_id, what, record.by, when, hashlib.sha256(octets).digest(), detail)
 
 
 def document_id(ca: str, serial: int) -> str:
@@ -110,33 +194,9 @@ def status_of(body: Document) -> CertStatus:
     suspect = kept["invalidity_date"]
     return Revoked(
         at=time_of(kept["at"]),
-        reason=RevocationReason(int_of(kept["reason"])),
+        reason=RevocationReason(integer_of(kept["reason"])),
         invalidity_date=None if suspect is None else time_of(suspect),
-        sequence=int_of(kept["sequence"]),
-    )
-
-
-def record_of(stored: Stored) -> Record:
-    body = stored.body
-    request = cast(str | None, body.get("request"))
-    ca = str_of(body["ca"])
-    return Record(
-        stored=stored,
-        ca=ca,
-        serial=SerialNumber(int(str_of(body["serial"]), 16)),
-        state=State(str_of(body["state"])),
-        profile=str_of(body["profile"]),
-        subject=str_of(body["subject"]),
-        tbs_certificate=cast(bytes, body.get("tbs", b"")),
-        certificate=cast(bytes, body.get("der", b"")),
-        key_hash=cast(bytes, body.get("key_hash", b"")),
-        issued_at=time_of(body.get("issued_at", body.get("unfinished_since", 0))),
-        not_after=time_of(body["not_after"]),
-        by=str_of(body["by"]),
-        request_id=None if request is None else request[len(ca) + 1 :],
-        request_hash=cast(bytes, body["request_hash"]),
-        sequence=int_of(body.get("sequence", 0)),
-        status=status_of(body),
+        sequence=integer_of(kept["sequence"]),
     )
 
 
@@ -146,18 +206,24 @@ def micros(at: datetime) -> int:
 
 
 def time_of(value: object) -> datetime:
-    return _EPOCH + int_of(value) * _MICROSECOND
+    return _EPOCH + integer_of(value) * _MICROSECOND
 
 
-def int_of(value: object) -> int:
+def integer_of(value: object) -> int:
     if not isinstance(value, int):
         raise Broken("ledger-corrupt", "a number in the ledger is none")
     return value
 
 
-def str_of(value: object) -> str:
+def _text(value: object) -> str:
     if not isinstance(value, str):
         raise Broken("ledger-corrupt", "a text in the ledger is none")
+    return value
+
+
+def _octets(value: object) -> bytes:
+    if not isinstance(value, bytes):
+        raise Broken("ledger-corrupt", "octets in the ledger are none")
     return value
 
 

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import os
 import resource
+import select
 import signal
 import socket
 import sys
 from collections import deque
 from queue import SimpleQueue
 from threading import Lock, Thread
-from time import monotonic
+from time import monotonic, thread_time
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -49,9 +50,11 @@ from pki.signer.uri import Pkcs11Uri, parse
 
 _HOLD: Final = 0.001  # seconds that an answer may wait for the next one, to go out with it
 
-# Seconds a signature takes from which on a second thread helps. A token that is faster is kept
-# busy by one; more of them only contend for the GIL.
-_SLOW: Final = 0.00025
+# A second thread helps with a token that is waited for (a network's, a device's). One that
+# computes in this process is kept busy by one thread: more of them contend for the GIL. Seconds of
+# waiting a signature, so many signatures in a row: a thread that was merely preempted is not meant.
+_WAITED: Final = 0.00025
+_IN_A_ROW: Final = 4
 _STUCK: Final = 0.01  # seconds without an answer from which on one helps in any case
 
 _DECODER: Final = msgspec.msgpack.Decoder(Request)
@@ -116,19 +119,30 @@ class _Sessions:
         self._limit = limit if keys.token.threads else 1
         self._queue: SimpleQueue[SignMessage] = SimpleQueue()
         self._started = 0
-        self._usual_time = 0.0  # seconds a signature takes, averaged over the last dozen or so
+        self._waited_in_a_row = 0
         self._progress = 0.0  # when there was an answer last, or nothing to do
 
+    @property
+    def waiting(self) -> bool:
+        """Whether there are requests that no thread has taken."""
+        return not self._queue.empty()
+
     def submit(self, request: SignMessage) -> None:
-        if self._queue.empty():
+        """Have ``request`` signed and answered."""
+        if self.waiting:
+            self.help()
+        else:
             self._progress = monotonic()
-        elif self._started < self._limit and (
-            self._usual_time > _SLOW or monotonic() - self._progress > _STUCK
-        ):
-            self._start_thread()
         if self._started == 0:
             self._start_thread()
         self._queue.put(request)
+
+    def help(self) -> None:
+        """Add a thread if there may be one more and it helps."""
+        if self._started < self._limit and (
+            self._waited_in_a_row >= _IN_A_ROW or monotonic() - self._progress > _STUCK
+        ):
+            self._start_thread()
 
     def _start_thread(self) -> None:
         self._started += 1
@@ -146,10 +160,11 @@ class _Sessions:
                     session = session or self._keys.token.new_session()
                     key = self._keys.opened[request.key]
                     sign = signing[request.key] = self._keys.token.signing(session, key)
-                before = monotonic()
+                wall, cpu = monotonic(), thread_time()
                 answer: Answer = Signed(request.id, sign(request.data))
                 self._progress = monotonic()
-                self._usual_time += (self._progress - before - self._usual_time) / 16
+                waited = self._progress - wall - (thread_time() - cpu)
+                self._waited_in_a_row = self._waited_in_a_row + 1 if waited > _WAITED else 0
             except pkcs11.PKCS11Error as error:
                 answer = failed(request.id, failure(error, "signing"))
             except Failure as error:
@@ -175,7 +190,13 @@ def serve(connection: socket.socket) -> None:
     keys: _Keys | None = None
     sessions: _Sessions | None = None
     control: SimpleQueue[_Control] = SimpleQueue()
-    while data := connection.recv(1 << 16):
+    while True:
+        # With nothing to read, see to requests that are stuck behind a token that does not answer.
+        while sessions is not None and sessions.waiting and not _readable(connection):
+            sessions.help()
+        data = connection.recv(1 << 16)
+        if not data:
+            return
         for message in frames.feed(data):
             request = _DECODER.decode(message)
             match request:
@@ -194,6 +215,10 @@ def serve(connection: socket.socket) -> None:
                     control.put(request)
                 case _:
                     outbox.put(failed(request.id, Broken("not-started", "Start comes first")))
+
+
+def _readable(connection: socket.socket) -> bool:
+    return bool(select.select([connection], [], [], _STUCK)[0])
 
 
 def _start(request: Start) -> _Keys:

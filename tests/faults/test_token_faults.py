@@ -300,7 +300,10 @@ token_process.main()
 """
 
 
-async def test_a_slow_token_signs_for_several_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("known_as_slow", [True, False])
+async def test_a_slow_token_signs_for_several_at_once(
+    monkeypatch: pytest.MonkeyPatch, known_as_slow: bool
+) -> None:
     """Its signatures come in fours or not at all: one session alone would wait for ever."""
 
     def spawn(descriptor: int, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
@@ -311,7 +314,8 @@ async def test_a_slow_token_signs_for_several_at_once(monkeypatch: pytest.Monkey
     monkeypatch.setattr(pkcs11, "_spawn", spawn)
     store = Pkcs11KeyStore(Path("slow.so"), Pkcs11Uri(), lambda: b"", sessions=4)
     signer = await store.open("pkcs11:object=slow")
-    assert await signer.sign(b"alone") == b"alone"
+    for _ in range(5 if known_as_slow else 0):
+        assert await signer.sign(b"alone") == b"alone"
     messages = [b"%d" % number for number in range(64)]
     assert await asyncio.gather(*map(signer.sign, messages)) == messages
     await store.close()

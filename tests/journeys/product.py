@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,20 +106,73 @@ class Product:
         self.process = None
         return code
 
-    def cli(self, *words: str | Path, stdin: bytes | None = None, code: int = 0) -> str:
-        """Run the command; its exit code must be ``code``. Returns both streams."""
-        done = self._run(words, stdin, code)
+    def cli(
+        self,
+        *words: str | Path,
+        stdin: bytes | None = None,
+        code: int = 0,
+        under: Sequence[str] = (),
+    ) -> str:
+        """Run the command; its exit code must be ``code``. Returns both streams.
+
+        ``under``: a program and its arguments that start the command, such as faketime.
+        """
+        done = self._run(words, stdin, code, under)
         return (done.stdout + done.stderr).decode()
 
-    def json(self, *words: str | Path, stdin: bytes | None = None, code: int = 0) -> Any:
+    def json(
+        self,
+        *words: str | Path,
+        stdin: bytes | None = None,
+        code: int = 0,
+        under: Sequence[str] = (),
+    ) -> Any:
         """Run the command with ``--json``."""
-        return json.loads(self._run((*words, "--json"), stdin, code).stdout)
+        return json.loads(self._run((*words, "--json"), stdin, code, under).stdout)
+
+    def refused(
+        self, *words: str | Path, code: str, says: str, under: Sequence[str] = (), exit: int = 3
+    ) -> None:
+        """Run the command, which must fail with this code, a detail that says what to do, and
+        the exit code 3 (rejected) or 4 (unavailable)."""
+        error = self.json(*words, code=exit, under=under)["error"]
+        assert error["code"] == code, error
+        assert says in error["detail"], error
+        assert ("retry_after" in error) == (exit == 4), error
+
+    @property
+    def operator_token(self) -> str:
+        return (self.home / "secrets" / "operator.token").read_text().strip()
+
+    def get(self, path: str) -> tuple[int, Any]:
+        """GET from the API as curl does it; returns the status and the JSON that was answered."""
+        return self._curl(path)
+
+    def post(self, path: str, body: object) -> tuple[int, Any]:
+        """POST to the API ``body``, as it is or as JSON; returns what ``get`` does."""
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return self._curl(
+            path, "--data-binary", "@-", "-H", "Content-Type: application/json", stdin=content
+        )
+
+    def _curl(self, path: str, *more: str, stdin: bytes | None = None) -> tuple[int, Any]:
+        said = run(
+            "curl", "-sS", "-w", "\n%{http_code}", "-H", "Expect:",
+            "-H", f"Authorization: Bearer {self.operator_token}",
+            f"http://127.0.0.1:{self.app_port}/api/v1{path}", *more, stdin=stdin,
+        )  # fmt: skip
+        answer, _, status = said.rpartition(b"\n")
+        return int(status), json.loads(answer)
 
     def _run(
-        self, words: tuple[str | Path, ...], stdin: bytes | None, code: int
+        self,
+        words: tuple[str | Path, ...],
+        stdin: bytes | None,
+        code: int,
+        under: Sequence[str],
     ) -> subprocess.CompletedProcess[bytes]:
         done = subprocess.run(
-            [str(COMMAND), *(str(word) for word in words)],
+            [*under, str(COMMAND), *(str(word) for word in words)],
             input=stdin,
             capture_output=True,
             env=self.environment,

@@ -26,7 +26,7 @@ from pki.names import parse_rfc4514
 from pki.request import assemble_request, build_request_info
 from pki.throwaway import Throwaway
 
-IN_FLIGHT: Final = 64
+IN_FLIGHT: Final = 256
 PROFILE: Final = "citizen-authentication"
 
 

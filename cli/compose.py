@@ -42,22 +42,22 @@ from infra.state import kept_secret, owned
 from infra.store.sqlite import SqliteStore
 from ocsp.responder import Delegate, Responder
 from ocsp.server import routes as ocsp_routes
-from pki.authority import Checks, read_here
+from pki.authority import Checks
 from pki.hierarchy import COLLECTIONS as HIERARCHY_COLLECTIONS
-from pki.hierarchy import DEVELOPMENT, SYSTEM, Hierarchy, Urls
+from pki.hierarchy import DEVELOPMENT, SERVICE_KEYS, SYSTEM, Hierarchy, Urls
 from pki.issuer import Issuer
 from pki.ledger import Ledger
 from pki.lint import Linter
 from pki.log.act import Act
 from pki.log.log import COLLECTIONS as LOG_COLLECTIONS
 from pki.log.log import Log
+from pki.preparation import Preparation, prepare_here
 from pki.profile import Profile, load_profiles
 from pki.profile_check import COLLECTION as PROFILE_CHECKS
 from pki.profile_check import check_all
 from pki.record import CERTIFICATES
 from pki.repository import STATUSES as REPOSITORY_STATUSES
 from pki.repository import repository_routes
-from pki.request_reader import RequestReader
 from pki.signer.port import Signer
 
 COLLECTIONS: Final = (
@@ -125,14 +125,15 @@ async def running(
         stack.push_async_callback(store.close)
         log = await Log.open(store, origin=settings.log.origin, clock=clock)
         ledger = await Ledger.open(store, log, clock, step=step)
-        keys, keys_note = await open_keys(settings)
+        keys, keys_note = await open_keys(settings, new=not await store.count(SERVICE_KEYS))
         stack.push_async_callback(keys.close)
         linter = Linter()
         stack.push_async_callback(linter.close)
-        # A command that issues one certificate would only wait for another process to start.
-        reader = RequestReader() if serving else None
-        if reader is not None:
-            stack.push_async_callback(reader.close)
+        # A command that issues one certificate would only wait for another process to start; and
+        # one processor is for this process, whose loop must not wait for its turn.
+        processes = Preparation(max(1, (os.cpu_count() or 1) - 1)) if serving else None
+        if processes is not None:
+            stack.push_async_callback(processes.close)
         hierarchy = Hierarchy(
             store,
             keys,
@@ -141,7 +142,7 @@ async def running(
             linter,
             profiles,
             urls=lambda name: _urls(settings.http.public_url, name),
-            read=reader or read_here,
+            prepare=processes or prepare_here,
             checks=Checks(
                 lint_share=settings.issuance.lint_share,
                 verify_signatures=settings.issuance.verify_signature,

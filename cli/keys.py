@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from conf.schema import Settings
-from infra.errors import Rejected
+from infra.errors import Rejected, Unavailable
 from infra.secrets import Secret
 from infra.state import kept_secret
 from pki.signer import FileKeys, Keys, TokenKeys
@@ -15,15 +15,16 @@ from pki.signer.softhsm import configure, find_module, init_token
 from pki.signer.uri import Pkcs11Uri
 
 
-async def open_keys(settings: Settings) -> tuple[Keys, str]:
+async def open_keys(settings: Settings, *, new: bool) -> tuple[Keys, str]:
     """The keys, and in a few words where they are.
 
-    A home folder without keys gets a SoftHSM token of its own when the settings name no token and
-    SoftHSM is installed, else a folder of encrypted files. Errors: ``no-pkcs11-module``, those of
-    making a token.
+    ``new``: there are no keys yet, so a home folder gets a SoftHSM token of its own when the
+    settings name no token and SoftHSM is installed, else a folder of encrypted files. Errors:
+    ``no-pkcs11-module``, those of making a token; ``Unavailable("token-unavailable")`` when the
+    token of the home folder is away.
     """
     files = _files(settings)
-    token, note = await _token(settings)
+    token, note = await _token(settings, new=new)
     if token is None:
         return Keys(files), note
     return Keys(files, token), note
@@ -36,7 +37,7 @@ def _files(settings: Settings) -> FileKeys:
     return FileKeys(settings.keys.folder, Secret(str(reference), what="Passphrase of the keys"))
 
 
-async def _token(settings: Settings) -> tuple[TokenKeys | None, str]:
+async def _token(settings: Settings, *, new: bool) -> tuple[TokenKeys | None, str]:
     keys = settings.keys
     own = settings.home / "softhsm"
     in_files = f"encrypted files in {keys.folder}"
@@ -54,14 +55,20 @@ async def _token(settings: Settings) -> tuple[TokenKeys | None, str]:
         return None, in_files  # it began with files, and stays with them
     if keys.module is not None:
         return _token_keys(settings, module, {}), f"token {keys.token_label} of {module}"
-    await asyncio.to_thread(_own_token, settings, module, own)
+    tokens = own / "tokens"
+    if not any(tokens.glob("*")):
+        if not new:
+            # An empty token in its place would hide that the keys are elsewhere.
+            raise Unavailable(
+                "token-unavailable",
+                f"{tokens} holds no token, but there are keys on one: put that folder back",
+            )
+        await asyncio.to_thread(_own_token, settings, module, own)
     return _token_keys(settings, module, configure(own)), f"SoftHSM token {keys.token_label}"
 
 
 def _own_token(settings: Settings, module: Path, folder: Path) -> None:
-    """A SoftHSM token in the home folder, unless it is there."""
-    if any((folder / "tokens").glob("*")):
-        return
+    """Make a SoftHSM token in the home folder."""
     reference = settings.keys.pin
     if reference.scheme == "file":
         kept_secret(Path(reference.location))

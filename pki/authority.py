@@ -8,30 +8,25 @@ does not know; the certificate is kept and logged before anybody sees it.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
 
-from infra.errors import Broken, Failure, Rejected, Unavailable
+from infra.errors import Failure, Rejected, Unavailable
 from infra.store.port import Conflict, Duplicate
-from pki import conformance
 from pki.algorithms import verify
-from pki.certificate import Order, assemble, draft
-from pki.findings import Finding, Severity
+from pki.certificate import Order, assemble
+from pki.findings import Severity, explain
 from pki.issuer import Issuer
 from pki.ledger import Ledger
 from pki.lint import Linter
+from pki.preparation import Prepare, hash_of, prepare_here
 from pki.profile import Profile
 from pki.record import Intent, Record, State
-from pki.request import CertificateRequest, parse_request
-from pki.serial import new_serial
+from pki.request import parse_request
+from pki.serial import RANDOM_OCTETS, new_serial
 from pki.signer.port import Signer
 from pki.throwaway import Throwaway
-
-SERIAL_OCTETS: Final = 16
-"""127 random bits or so, of the 20 octets that RFC 5280 §4.1.2.2 allows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +58,6 @@ class Checks:
     verify_signatures: bool = True
 
 
-async def read_here(data: bytes) -> CertificateRequest:
-    """``parse_request`` in this process."""
-    return parse_request(data)
-
-
 class Authority:
     """A CA with its key. ``issuer`` is None only while its own root certificate is made."""
 
@@ -80,7 +70,7 @@ class Authority:
         ledger: Ledger,
         linter: Linter,
         *,
-        read: Callable[[bytes], Awaitable[CertificateRequest]] = read_here,
+        prepare: Prepare = prepare_here,
         checks: Checks = Checks(),
         step: Callable[[str], None] = lambda step: None,
     ) -> None:
@@ -90,7 +80,7 @@ class Authority:
         self._profiles = profiles
         self._ledger = ledger
         self._linter = linter
-        self._read = read
+        self._prepare = prepare
         self._checks = checks
         self._step = step
         self._keys_in_flight: dict[bytes, str] = {}
@@ -114,22 +104,20 @@ class Authority:
         ``lint-findings``; ``Unavailable`` from the token or the store.
         """
         profile = self.profile(application.profile)
-        request = await self._read(application.request)
         if application.request_id is None:
-            return await self._issue(profile, request, application)
-        return await self._issue_once(profile, request, application, application.request_id)
+            return await self._issue(profile, application)
+        return await self._issue_once(profile, application, application.request_id)
 
-    async def _issue_once(
-        self, profile: Profile, request: CertificateRequest, application: Application, id: str
-    ) -> Record:
+    async def _issue_once(self, profile: Profile, application: Application, id: str) -> Record:
         while (other := self._requests_in_flight.get(id)) is not None:
             await asyncio.wait([other])
         self._requests_in_flight[id] = asyncio.get_running_loop().create_future()
         try:
             known = await self._ledger.by_request(self.name, id)
             if known is None:
-                return await self._issue(profile, request, application)
-            if known.request_hash != _request_hash(profile, request, application.order):
+                return await self._issue(profile, application)
+            request = parse_request(application.request)
+            if known.request_hash != hash_of(profile, request, application.order):
                 raise Rejected(
                     "request-id-reused",
                     f"request id {id!r} was used for another request; use a new one",
@@ -141,9 +129,7 @@ class Authority:
         finally:
             self._requests_in_flight.pop(id).set_result(None)
 
-    async def _issue(
-        self, profile: Profile, request: CertificateRequest, application: Application
-    ) -> Record:
+    async def _issue(self, profile: Profile, application: Application) -> Record:
         now = self._ledger.now()
         if self.issuer is not None and now >= self.issuer.not_after:
             raise Rejected(
@@ -151,54 +137,40 @@ class Authority:
                 f"CA {self.name} ended at {self.issuer.not_after:%Y-%m-%dT%H:%M:%SZ}; "
                 "issue from a newer CA",
             )
-        key_hash = hashlib.sha256(request.public_key_info).digest()
         while True:
-            serial = new_serial(os.urandom(SERIAL_OCTETS))
+            serial = new_serial(now, os.urandom(RANDOM_OCTETS))
             self._step("reserved")
-            drafted = draft(
+            prepared = await self._prepare(
                 profile,
-                request,
                 self.issuer,
-                signature_algorithm=self.signer.algorithm,
-                serial=serial,
-                now=now,
-                order=application.order,
+                self.signer.algorithm,
+                application.request,
+                serial,
+                now,
+                application.order,
             )
-            tbs = drafted.tbs
             self._step("built")
-            findings = conformance.check(
-                tbs,
-                profile,
-                request,
-                self.issuer,
-                signature_algorithm=self.signer.algorithm,
-                serial=serial,
-                now=now,
-                order=application.order,
-            )
-            if findings:
-                raise Broken("check-findings", _explain(findings))
-            subject = drafted.subject.rfc4514()
+            key_hash, subject = prepared.key_hash, prepared.subject
             # Of two applications for one key and two subjects at the same moment one loses.
             if self._keys_in_flight.setdefault(key_hash, subject) != subject:
                 raise _key_reused()
             try:
                 await self._key_is_free(key_hash, subject)
                 if _in_share(serial, self._checks.lint_share):
-                    await self._lint(profile, tbs)
+                    await self._lint(profile, prepared.tbs_certificate)
                 self._step("checked")
                 record = await self._ledger.intend(
                     Intent(
                         ca=self.name,
                         serial=serial,
                         profile=profile.name,
-                        tbs_certificate=tbs,
+                        tbs_certificate=prepared.tbs_certificate,
                         key_hash=key_hash,
                         subject=subject,
-                        not_after=drafted.not_after,
+                        not_after=prepared.not_after,
                         by=application.by,
                         request_id=application.request_id,
-                        request_hash=_request_hash(profile, request, application.order),
+                        request_hash=prepared.request_hash,
                     )
                 )
             except Duplicate as duplicate:
@@ -281,30 +253,13 @@ class Authority:
             if finding.severity is Severity.ERROR and finding.code not in profile.waived_findings
         ]
         if errors:
-            raise Rejected("lint-findings", _explain(errors))
+            raise Rejected("lint-findings", explain(errors))
 
 
 def _key_reused() -> Rejected:
     return Rejected("key-reused", "this key is certified for another subject; make a new key")
 
 
-def _request_hash(profile: Profile, request: CertificateRequest, order: Order) -> bytes:
-    """What is asked for, without the request's signature: that differs each time it is made."""
-    digest = hashlib.sha256(profile.name.encode())
-    for part in (
-        request.subject,
-        request.public_key_info,
-        *(ext.oid.encode() + ext.value for ext in request.extensions),
-        repr(order).encode(),
-    ):
-        digest.update(len(part).to_bytes(4, "big") + part)
-    return digest.digest()
-
-
 def _in_share(serial: int, share: float) -> bool:
     # Serial numbers are random, so their last digits draw lots.
     return serial % 1_000_000 < share * 1_000_000
-
-
-def _explain(findings: Iterable[Finding]) -> str:
-    return "; ".join(f"{finding.code} ({finding.detail})" for finding in findings)

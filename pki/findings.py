@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -28,3 +29,8 @@ class Finding:
     severity: Severity
     detail: str
     rulebook: str
+
+
+def explain(findings: Iterable[Finding]) -> str:
+    """Findings in one line."""
+    return "; ".join(f"{finding.code} ({finding.detail})" for finding in findings)

@@ -6,7 +6,7 @@ issued under the same request id comes back as it is, so a second run completes 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, cast
@@ -23,8 +23,9 @@ from pki.lint import Linter
 from pki.log.act import Act
 from pki.log.log import Log
 from pki.names import encode_name, parse_name, parse_rfc4514
+from pki.preparation import Prepare
 from pki.profile import Profile
-from pki.request import CertificateRequest, assemble_request, build_request_info
+from pki.request import assemble_request, build_request_info
 from pki.signer.port import KeyStore, Signer
 
 AUTHORITIES: Final = Collection("authorities")
@@ -91,7 +92,7 @@ class Hierarchy:
         profiles: Mapping[str, Profile],
         *,
         urls: Callable[[str], Urls],
-        read: Callable[[bytes], Awaitable[CertificateRequest]],
+        prepare: Prepare,
         checks: Checks,
         step: Callable[[str], None] = lambda step: None,
     ) -> None:
@@ -102,7 +103,7 @@ class Hierarchy:
         self._linter = linter
         self._profiles = profiles
         self._urls = urls
-        self._read = read
+        self._prepare = prepare
         self._checks = checks
         self._step = step
         self.authorities: dict[str, Authority] = {}
@@ -224,7 +225,7 @@ class Hierarchy:
             self._profiles,
             self._ledger,
             self._linter,
-            read=self._read,
+            prepare=self._prepare,
             checks=self._checks,
             step=self._step,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Final
 
@@ -167,6 +168,7 @@ def check_characters(short: str, value: str, tag: der.Tag) -> None:
         raise Rejected("bad-character", f"{short} holds a character that is not allowed there")
 
 
+@lru_cache(maxsize=1024)
 def parse_name(data: bytes) -> Name:
     """Read a Name in DER, at most 8 KiB and 64 attributes; any DirectoryString form is read.
 

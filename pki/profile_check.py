@@ -18,7 +18,7 @@ from infra.store.port import Collection, Duplicate, Store
 from pki import conformance
 from pki.algorithms import KeyType, load_public_key, usual_algorithm
 from pki.certificate import assemble, build, parse_certificate
-from pki.findings import Finding, Severity
+from pki.findings import Finding, Severity, explain
 from pki.general_name import encode_general_names, parse_general_name
 from pki.issuer import Issuer
 from pki.lint import Linter
@@ -99,8 +99,7 @@ async def check_all(
         findings = await check(profile, linter, now)
         errors = [finding for finding in findings if finding.severity is Severity.ERROR]
         if errors:
-            listed = "; ".join(f"{finding.code} ({finding.detail})" for finding in errors)
-            raise Rejected("profile-findings", f"profile {profile.name}: {listed}")
+            raise Rejected("profile-findings", f"profile {profile.name}: {explain(errors)}")
         with suppress(Duplicate):
             await store.insert(COLLECTION, profile.fingerprint, {"profile": profile.name})
 

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -48,10 +48,16 @@ def run(*command: str | Path, stdin: bytes | None = None, ok: bool = True) -> by
 
 
 class Product:
-    """One installation in a folder of its own, on ports of its own."""
+    """One installation in a folder of its own, on ports of its own.
+
+    ``under``: a program and its arguments that start every command of it, such as nsenter;
+    ``seen_at``: where this process finds the home folder, when those find it elsewhere.
+    """
 
     def __init__(self, home: Path, *, keys: str = "pkcs11", **settings: dict[str, Any]) -> None:
         self.home = home
+        self.seen_at = home
+        self.under: Sequence[str] = ()
         self.app_port, self.validation_port = free_ports(2)
         self.process: subprocess.Popen[bytes] | None = None
         home.mkdir(parents=True, exist_ok=True)
@@ -83,17 +89,25 @@ class Product:
         """Run ``digitalid serve`` until it says that it is ready; returns what it said."""
         with (self.home / "serve.err").open("wb") as errors:
             self.process = subprocess.Popen(
-                [COMMAND, "serve"], env=self.environment, stdout=subprocess.PIPE, stderr=errors
+                [*self.under, COMMAND, "serve"],
+                env=self.environment,
+                stdout=subprocess.PIPE,
+                stderr=errors,
             )
         assert self.process.stdout is not None
         said = b""
-        deadline = time.monotonic() + within
-        while b"Ctrl-C" not in said:
-            line = self.process.stdout.readline()
-            if not line or time.monotonic() > deadline:
-                self.stop(signal.SIGKILL)
-                pytest.fail((self.home / "serve.err").read_text())
-            said += line
+        # One that hangs before it says anything is ended, which ends the reading too.
+        watchdog = threading.Timer(within, self.process.kill)
+        watchdog.start()
+        try:
+            while b"Ctrl-C" not in said:
+                line = self.process.stdout.readline()
+                if not line:
+                    self.stop(signal.SIGKILL)
+                    pytest.fail(said.decode() + (self.home / "serve.err").read_text())
+                said += line
+        finally:
+            watchdog.cancel()
         return said.decode()
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
@@ -142,7 +156,7 @@ class Product:
 
     @property
     def operator_token(self) -> str:
-        return (self.home / "secrets" / "operator.token").read_text().strip()
+        return (self.seen_at / "secrets" / "operator.token").read_text().strip()
 
     def get(self, path: str) -> tuple[int, Any]:
         """GET from the API as curl does it; returns the status and the JSON that was answered."""
@@ -172,7 +186,7 @@ class Product:
         under: Sequence[str],
     ) -> subprocess.CompletedProcess[bytes]:
         done = subprocess.run(
-            [*under, str(COMMAND), *(str(word) for word in words)],
+            [*self.under, *under, str(COMMAND), *(str(word) for word in words)],
             input=stdin,
             capture_output=True,
             env=self.environment,

@@ -30,7 +30,7 @@ NOW = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
 ESTABLISHED = NOW - timedelta(days=30)
 ALGORITHM = usual_algorithm(KeyType.P_256)
 PROFILES = load_profiles(Path("conf/profiles"))
-SERIAL = new_serial(bytes(range(16)))
+SERIAL = new_serial(NOW, bytes(range(10)))
 
 Key = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
 

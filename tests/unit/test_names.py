@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 from cryptography import x509
 
@@ -246,16 +248,22 @@ def test_bad_general_names_in_der_are_refused(data: bytes, code: str) -> None:
     assert refused.value.code == code
 
 
-def test_a_serial_number_holds_all_its_random_bits() -> None:
-    for octets in (8, 16, 19):
-        low, high = new_serial(bytes(octets)), new_serial(b"\xff" * octets)
-        assert high - low == 2 ** (8 * octets) - 1
-        for serial in (low, high):
-            assert 0 < serial < LIMIT
-            assert len(der.integer(serial)) == 2 + octets + 1
-    for octets in (7, 20):
+def test_a_serial_number_holds_the_time_and_all_its_random_bits() -> None:
+    now = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
+    low, high = new_serial(now, bytes(10)), new_serial(now, b"\xff" * 10)
+    assert high - low == 2**80 - 1
+    for serial in (low, high):
+        assert serial >> 80 == 1795348800123
+        assert len(der.integer(serial)) == 2 + 16
+    for octets in (9, 11):
         with pytest.raises(Broken):
-            new_serial(bytes(octets))
+            new_serial(now, bytes(octets))
+
+
+@pytest.mark.parametrize("year", [2004, 2026, 2039, 2100, 9999])
+def test_a_serial_number_is_positive_and_fits_in_any_year(year: int) -> None:
+    serial = new_serial(datetime(year, 12, 31, tzinfo=UTC), b"\xff" * 10)
+    assert 0 < serial < LIMIT
 
 
 def test_serial_numbers_are_written_and_read() -> None:

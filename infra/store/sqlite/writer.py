@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
+from time import sleep
 from typing import Final, TypeAlias
 
 from infra.errors import Broken, Failure, Unavailable
@@ -24,6 +25,10 @@ from infra.store.sqlite.database import close_writer
 from infra.store.sqlite.errors import translate
 from infra.store.sqlite.schema import MAX_DOCUMENT, MAX_ROWS, Batch, Row
 
+# While several callers are at it, a batch waits a moment for more of them: the sync costs the same
+# for one as for all, and a caller that is alone does not wait.
+_GATHER: Final = 0.001  # seconds
+_ALONE: Final = 2  # units
 _MAX_OCTETS: Final = MAX_DOCUMENT  # of a batch; a single larger unit still goes, alone
 _LOG: Final = logging.getLogger(__name__)
 
@@ -65,6 +70,7 @@ class Writer:
         self._queue: SimpleQueue[Unit | None] = SimpleQueue()
         self._refused: dict[int, str] = {}
         self._held: Unit | None = None
+        self._last = 0  # units of the last batch
         self._stopping = False
         self._stopped = self._loop.create_future()
         connection.create_function("report", 1, self._report)
@@ -95,6 +101,7 @@ class Writer:
     def _run(self) -> None:
         try:
             while units := self._collect():
+                self._last = len(units)
                 try:
                     outcomes = self._outcomes(units)
                 except BaseException as error:  # nobody may wait for ever, whatever happens here
@@ -112,6 +119,8 @@ class Writer:
         """What is waiting, up to a batch, or at least one unit; nothing once it is the end."""
         unit = self._held or self._queue.get()
         self._held = None
+        if self._last > _ALONE:
+            sleep(_GATHER)
         units: list[Unit] = []
         rows = octets = 0
         while unit is not None:

@@ -1,0 +1,263 @@
+"""From what somebody asks to octets that may be signed: read → build → check.
+
+Nothing here needs a key or the ledger, so a busy CA does it in processes of its own: hostile
+octets meet a process that has nothing to lose, and several processors work on issuance.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import cycle
+from typing import Any, Final, Protocol, TypeAlias, assert_never
+
+import msgspec
+
+from infra.errors import Broken, Rejected, Unavailable
+from infra.worker import Worker, work
+from pki.algorithms import SIGNATURE_ALGORITHMS, SignatureAlgorithm
+from pki.certificate import draft
+from pki.conformance import check
+from pki.findings import explain
+from pki.issuer import Issuer
+from pki.profile import Order, Profile, parse_profile
+from pki.request import MAXIMUM_SIZE, CertificateRequest, parse_request
+from pki.serial import SerialNumber
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Octets that conform to their profile.
+
+    ``tbs_certificate``: DER; ``subject``: RFC 4514; ``key_hash``: SHA-256 of the
+    SubjectPublicKeyInfo; ``request_hash``: SHA-256 of what was asked for.
+    """
+
+    tbs_certificate: bytes
+    subject: str
+    not_after: datetime
+    key_hash: bytes
+    request_hash: bytes
+
+
+class Prepare(Protocol):
+    """``prepare``, wherever it is done."""
+
+    async def __call__(
+        self,
+        profile: Profile,
+        issuer: Issuer | None,
+        algorithm: SignatureAlgorithm,
+        request: bytes,
+        serial: SerialNumber,
+        now: datetime,
+        order: Order,
+    ) -> Prepared: ...
+
+
+def prepare(
+    profile: Profile,
+    issuer: Issuer | None,
+    algorithm: SignatureAlgorithm,
+    request: bytes,
+    serial: SerialNumber,
+    now: datetime,
+    order: Order,
+) -> Prepared:
+    """Read a request (PKCS#10, PEM or DER), build its certificate, and check what was built.
+
+    ``issuer``: None for a self-signed certificate. Errors: those of ``parse_request`` and
+    ``draft``; ``Broken("check-findings")`` when the check finds what building did wrong.
+    """
+    asked = parse_request(request)
+    made = draft(
+        profile, asked, issuer, signature_algorithm=algorithm, serial=serial, now=now, order=order
+    )
+    findings = check(
+        made.tbs,
+        profile,
+        asked,
+        issuer,
+        signature_algorithm=algorithm,
+        serial=serial,
+        now=now,
+        order=order,
+    )
+    if findings:
+        raise Broken("check-findings", explain(findings))
+    return Prepared(
+        tbs_certificate=made.tbs,
+        subject=made.subject.rfc4514(),
+        not_after=made.not_after,
+        key_hash=hashlib.sha256(asked.public_key_info).digest(),
+        request_hash=hash_of(profile, asked, order),
+    )
+
+
+def hash_of(profile: Profile, request: CertificateRequest, order: Order) -> bytes:
+    """SHA-256 of what is asked for; the request's signature, which differs each time that it is
+    made, is not part of it."""
+    digest = hashlib.sha256(profile.name.encode())
+    for part in (
+        request.subject,
+        request.public_key_info,
+        *(extension.oid.encode() + extension.value for extension in request.extensions),
+        repr(order).encode(),
+    ):
+        digest.update(len(part).to_bytes(4, "big") + part)
+    return digest.digest()
+
+
+async def prepare_here(
+    profile: Profile,
+    issuer: Issuer | None,
+    algorithm: SignatureAlgorithm,
+    request: bytes,
+    serial: SerialNumber,
+    now: datetime,
+    order: Order,
+) -> Prepared:
+    """``prepare`` in this process."""
+    return prepare(profile, issuer, algorithm, request, serial, now, order)
+
+
+class _Definitions(msgspec.Struct, frozen=True, array_like=True):
+    """What a process must know of a profile and an issuer before it can work with them."""
+
+    profile: str
+    content: dict[str, Any]
+    issuer: Issuer | None
+
+
+class _Question(msgspec.Struct, frozen=True, array_like=True):
+    fingerprint: str
+    issuer: bytes
+    algorithm: str
+    request: bytes
+    serial: bytes
+    now: datetime
+    order: Order
+    definitions: _Definitions | None = None
+
+
+class _Done(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    prepared: Prepared
+
+
+class _Refused(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    code: str
+    detail: str
+
+
+class _Failed(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    code: str
+    detail: str
+
+
+class _Undefined(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The process is new, or the profile is: ask again with the definitions."""
+
+
+_Answer: TypeAlias = _Done | _Refused | _Failed | _Undefined
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_answer: Final = msgspec.msgpack.Decoder(_Answer).decode
+_question: Final = msgspec.msgpack.Decoder(_Question).decode
+
+
+class Preparation:
+    """``prepare`` in other processes; the first thing asked starts them."""
+
+    def __init__(self, processes: int) -> None:
+        self._workers = [Worker(__name__) for _ in range(processes)]
+        self._turns = cycle(self._workers)
+
+    async def __call__(
+        self,
+        profile: Profile,
+        issuer: Issuer | None,
+        algorithm: SignatureAlgorithm,
+        request: bytes,
+        serial: SerialNumber,
+        now: datetime,
+        order: Order,
+    ) -> Prepared:
+        """See ``prepare``; ``Unavailable("worker-died")`` besides."""
+        if len(request) > MAXIMUM_SIZE:
+            parse_request(request)  # refuses it without looking
+        question = _Question(
+            profile.fingerprint,
+            b"" if issuer is None else issuer.certificate,
+            algorithm.name,
+            request,
+            serial.to_bytes(20, "big"),
+            now,
+            order,
+        )
+        worker = next(self._turns)
+        try:
+            answer = _answer(await worker.ask(_encode(question)))
+        except Unavailable:
+            # Preparing has no effect, so once more does no harm.
+            answer = _answer(await worker.ask(_encode(question)))
+        if isinstance(answer, _Undefined):
+            definitions = _Definitions(profile.name, dict(profile.content), issuer)
+            question = msgspec.structs.replace(question, definitions=definitions)
+            answer = _answer(await worker.ask(_encode(question)))
+        match answer:
+            case _Done(prepared=prepared):
+                return prepared
+            case _Refused(code=code, detail=detail):
+                raise Rejected(code, detail)
+            case _Failed(code=code, detail=detail):
+                raise Broken(code, detail)
+            case _Undefined():
+                raise Broken("preparation-undefined", "a process forgets what it was told")
+            case _ as never:
+                assert_never(never)
+
+    async def close(self) -> None:
+        """End the processes."""
+        for worker in self._workers:
+            await worker.close()
+
+
+class _Desk:
+    """In the process: what it was told, and how it answers."""
+
+    def __init__(self) -> None:
+        self._profiles: dict[str, Profile] = {}
+        self._issuers: dict[bytes, Issuer | None] = {b"": None}
+
+    def answer(self, data: bytes) -> bytes:
+        question = _question(data)
+        told = question.definitions
+        if told is not None:
+            self._profiles[question.fingerprint] = parse_profile(told.profile, told.content)
+            self._issuers[question.issuer] = told.issuer
+        profile = self._profiles.get(question.fingerprint)
+        if profile is None or question.issuer not in self._issuers:
+            return _encode(_Undefined())
+        try:
+            prepared = prepare(
+                profile,
+                self._issuers[question.issuer],
+                SIGNATURE_ALGORITHMS[question.algorithm],
+                question.request,
+                SerialNumber(int.from_bytes(question.serial, "big")),
+                question.now,
+                question.order,
+            )
+        except Rejected as rejected:
+            return _encode(_Refused(rejected.code, rejected.detail))
+        except Broken as broken:
+            return _encode(_Failed(broken.code, broken.detail))
+        except Exception as error:
+            # Whatever a request does to us, the next one is answered.
+            return _encode(_Failed("preparation-failed", f"{type(error).__name__}: {error}"))
+        return _encode(_Done(prepared))
+
+
+if __name__ == "__main__":
+    work(_Desk().answer)

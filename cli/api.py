@@ -24,6 +24,7 @@ OPEN_PATHS: Final = frozenset({"/", f"{BASE}/health", "/metrics"})
 STATUSES: Final[Statuses] = {
     "not-authenticated": 401,
     "not-allowed": 403,
+    "profile-reserved": 403,
     "no-such-authority": 404,
     "no-such-certificate": 404,
     "no-such-crl": 404,

@@ -71,10 +71,13 @@ class ApiClient:
         out."""
         return await self._call("POST", path, query, body or {})
 
-    async def lines(self, path: str) -> AsyncIterator[Reply]:
-        """POST to ``/api/v1`` + ``path`` and yield each line of its NDJSON answer as it comes."""
+    async def lines(
+        self, path: str, body: Mapping[str, object] | None = None
+    ) -> AsyncIterator[Reply]:
+        """POST a JSON object to ``/api/v1`` + ``path`` and yield each line of its NDJSON answer as
+        it comes."""
         try:
-            async with self._session.post(f"/api/v1{path}", json={}) as response:
+            async with self._session.post(f"/api/v1{path}", json=body or {}) as response:
                 if response.status >= 400:
                     raise _failure(response, await _limited(response))
                 async for line in response.content:

@@ -11,7 +11,7 @@ import hashlib
 import logging
 import os
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -34,7 +34,7 @@ from crl.issuer import COLLECTIONS as CRL_COLLECTIONS
 from crl.issuer import CrlIssuer
 from crl.schedule import Schedule, Timing
 from infra.clock import Clock, SystemClock
-from infra.errors import Failure
+from infra.errors import Failure, Rejected
 from infra.http.app import make_app, serve_app, serve_unix
 from infra.http.auth import authenticate
 from infra.http.limits import Limits
@@ -44,14 +44,16 @@ from ocsp.responder import Delegate, Responder
 from ocsp.server import routes as ocsp_routes
 from pki.authority import Checks
 from pki.hierarchy import COLLECTIONS as HIERARCHY_COLLECTIONS
-from pki.hierarchy import DEVELOPMENT, SERVICE_KEYS, SYSTEM, Hierarchy, Urls
+from pki.hierarchy import DEVELOPMENT, SERVICE_KEYS, SYSTEM, Hierarchy, Urls, public_log_key
 from pki.issuer import Issuer
 from pki.ledger import Ledger
 from pki.lint import Linter
 from pki.log.act import Act
+from pki.log.audit import Progress, Report, verify_log
+from pki.log.checkpoint import verifier_key
 from pki.log.log import COLLECTIONS as LOG_COLLECTIONS
 from pki.log.log import Log
-from pki.preparation import Preparation, prepare_here
+from pki.preparation import Preparation, PrepareHere
 from pki.profile import Profile, load_profiles
 from pki.profile_check import COLLECTION as PROFILE_CHECKS
 from pki.profile_check import check_all
@@ -59,6 +61,7 @@ from pki.record import CERTIFICATES
 from pki.repository import STATUSES as REPOSITORY_STATUSES
 from pki.repository import repository_routes
 from pki.signer.port import Signer
+from pki.weak_keys import NO_BLOCKLIST, KeyBlocklist, parse_blocklist
 
 COLLECTIONS: Final = (
     CERTIFICATES,
@@ -131,7 +134,12 @@ async def running(
         stack.push_async_callback(linter.close)
         # A command that issues one certificate would only wait for another process to start; and
         # one processor is for this process, whose loop must not wait for its turn.
-        processes = Preparation(max(1, (os.cpu_count() or 1) - 1)) if serving else None
+        blocked = _blocked_keys(settings.issuance.blocked_keys)
+        processes = (
+            Preparation(max(1, (os.cpu_count() or 1) - 1), settings.issuance.blocked_keys)
+            if serving
+            else None
+        )
         if processes is not None:
             stack.push_async_callback(processes.close)
         hierarchy = Hierarchy(
@@ -142,7 +150,7 @@ async def running(
             linter,
             profiles,
             urls=lambda name: _urls(settings.http.public_url, name),
-            prepare=processes or prepare_here,
+            prepare=processes or PrepareHere(blocked),
             checks=Checks(
                 lint_share=settings.issuance.lint_share,
                 verify_signatures=settings.issuance.verify_signature,
@@ -182,6 +190,31 @@ async def embedded(settings: Settings) -> AsyncIterator[Path]:
     socket = SOCKET.with_name(f"{os.getpid()}.sock")
     async with running(settings, create=False, serving=False, socket=socket):
         yield settings.home / socket
+
+
+async def audit(
+    settings: Settings, *, key: bytes | None, trusted: Sequence[bytes], progress: Progress
+) -> Report:
+    """Replay the log of a home folder in which no instance runs, whatever state it is in.
+
+    ``key``: the log's SubjectPublicKeyInfo as kept elsewhere, else the one in the folder;
+    ``trusted``: checkpoints kept elsewhere. Errors: ``state-locked``, ``no-such-authority``, those
+    of the store and of ``verify_log``.
+    """
+    with owned(settings.home):
+        store = await SqliteStore.open(settings.store.path, COLLECTIONS)
+        try:
+            key_info = key or await public_log_key(store)
+            verifier = verifier_key(settings.log.origin, key_info)
+            return await verify_log(
+                store,
+                origin=settings.log.origin,
+                keys=[verifier],
+                trusted=trusted,
+                progress=progress,
+            )
+        finally:
+            await store.close()
 
 
 async def _open(
@@ -234,6 +267,8 @@ async def _open(
         stack.push_async_callback(schedule.stop)
         stack.push_async_callback(_last_crl, instance, name)
     ledger.subscribe(lambda ca, sequence: instance.schedules[ca].changed())
+    if gather or create:
+        await instance.log.checkpoint(instance.log_signer)
 
 
 async def _last_crl(instance: Instance, name: str) -> None:
@@ -362,6 +397,15 @@ def _profiles(settings: Settings) -> dict[str, Profile]:
     if settings.issuance.profiles is not None:
         profiles |= load_profiles(settings.issuance.profiles)
     return profiles
+
+
+def _blocked_keys(path: Path | None) -> KeyBlocklist:
+    if path is None:
+        return NO_BLOCKLIST
+    try:
+        return parse_blocklist(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise Rejected("bad-blocklist", f"{path} cannot be read: {error}") from error
 
 
 def _urls(base: str, name: str) -> Urls:

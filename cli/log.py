@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,11 @@ import click
 
 from cli import certificate, files
 from cli.command import Group, Session
-from cli.output import BAD, DONE, GOOD, NEGATIVE, Answer, Fields, Line, Verbatim
+from cli.output import BAD, GOOD, NEGATIVE, Answer, Fields, Line, Verbatim
 from infra.errors import Broken
+
+MAX_KEPT = 64 * 1024
+"""Octets of a file with a checkpoint or a key."""
 
 
 @click.group(cls=Group)
@@ -23,38 +27,82 @@ def log() -> None:
 
 
 @log.command("verify")
+@click.option(
+    "--checkpoint",
+    "checkpoints",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="A checkpoint that you kept elsewhere; may be repeated.",
+)
+@click.option(
+    "--log-key",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="The log's public key (PEM) that you kept elsewhere.",
+)
 @click.pass_obj
-async def verify(session: Session) -> Answer:
+async def verify(session: Session, checkpoints: tuple[Path, ...], log_key: Path | None) -> Answer:
     """Replay the whole log against its checkpoints, and name the first altered entry.
 
-    Exit code 1: the log was altered.
+    Whoever can write the state folder can rewrite all of it: only a checkpoint and the key that
+    you kept elsewhere tell. Exit code 1: the log was altered.
 
     \b
     Example:
       digitalid log verify && echo unaltered
+      digitalid log verify --checkpoint kept.txt --log-key log.pem
     """
     from cli.progress import working
 
-    report: dict[str, Any] | None = None
-    async with session.connect(watch=False) as client:
-        with working("entries") as progress:
-            async for line in client.lines("/log/verify"):
-                if "report" in line:
-                    report = line["report"]
-                elif "done" in line:
-                    progress(line["done"], line["total"])
-                else:
-                    raise Broken(str(line.get("code", "bad-reply")), str(line.get("detail", "")))
-    if report is None:
-        raise Broken("bad-reply", "the instance stopped before its report")
-    whole = bool(report["ok"])
-    shown = tuple(
+    notes = [files.read(path, limit=MAX_KEPT) for path in checkpoints]
+    pem = None if log_key is None else files.read(log_key, limit=MAX_KEPT)
+    with working("entries") as progress:
+        report = await _replayed(session, notes, pem, progress)
+    shown: list[tuple[str, str]] = [
         (name.replace("_", " "), str(value))
         for name, value in report.items()
         if name != "ok" and isinstance(value, str | int)
+    ]
+    if report["ok"]:
+        return Answer(report, (Line("The log is unaltered.", GOOD), Fields(tuple(shown))))
+    found = tuple(
+        Line(f"  {finding['code']}: {finding['detail']}", BAD) for finding in report["findings"]
     )
-    verdict = Line("The log is unaltered.", GOOD) if whole else Line("The log was ALTERED.", BAD)
-    return Answer(report, (verdict, Fields(shown)), DONE if whole else NEGATIVE)
+    verdict = Line("The log was ALTERED.", BAD)
+    return Answer(report, (verdict, *found, Fields(tuple(shown))), NEGATIVE)
+
+
+async def _replayed(
+    session: Session,
+    notes: list[bytes],
+    pem: bytes | None,
+    progress: Callable[[int, int], None],
+) -> dict[str, Any]:
+    """The report of the running instance, or of a replay of our own: an altered log keeps an
+    instance from starting."""
+    from cli.instance import SOCKET, answers, reachable
+
+    with reachable(session.home / SOCKET) as address:
+        runs = answers(address)
+    if not runs:
+        from cli.compose import audit
+        from pki.log.http import decode_public_key, report_view
+
+        key = None if pem is None else decode_public_key(pem)
+        report = await audit(session.settings, key=key, trusted=notes, progress=progress)
+        return report_view(report)
+    body = {
+        "checkpoints": [note.decode("utf-8", "replace") for note in notes],
+        "key_pem": None if pem is None else pem.decode("ascii", "replace"),
+    }
+    async with session.connect(watch=False) as client:
+        async for line in client.lines("/log/verify", body):
+            if "report" in line:
+                found: dict[str, Any] = line["report"]
+                return found
+            if "done" not in line:
+                raise Broken(str(line.get("code", "bad-reply")), str(line.get("detail", "")))
+            progress(line["done"], line["total"])
+    raise Broken("bad-reply", "the instance stopped before its report")
 
 
 @log.command("prove")

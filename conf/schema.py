@@ -60,11 +60,13 @@ class Keys:
 
 @dataclass(frozen=True, slots=True)
 class Issuance:
-    """How certificates are checked; ``profiles``: a folder of profiles beside the built-in ones."""
+    """How certificates are checked; ``profiles``: a folder of profiles beside the built-in ones;
+    ``blocked_keys``: a file of fingerprints."""
 
     lint_share: Annotated[float, Share()]
     verify_signature: Annotated[bool, Switch()]
     profiles: Annotated[Path | None, OptionalPath()]
+    blocked_keys: Annotated[Path | None, OptionalPath()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,6 @@ class Ocsp:
 
     lifetime: Annotated[timedelta, Duration("1m", "30d")]
     responder_lifetime: Annotated[timedelta, Duration("1h", "400d")]
-    clock_skew: Annotated[timedelta, Duration("0s", "1h")]
 
 
 @dataclass(frozen=True, slots=True)

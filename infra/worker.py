@@ -28,11 +28,13 @@ _PATIENCE: Final = 5.0  # seconds for the process to end by itself
 class Worker:
     """One such process, of the module ``module``, which calls ``work`` when it is run.
 
-    It is started by the first question, and again by the next one after it died.
+    ``arguments``: for the module, ``sys.argv[2:]`` there. It is started by the first question, and
+    again by the next one after it died.
     """
 
-    def __init__(self, module: str) -> None:
+    def __init__(self, module: str, *arguments: str) -> None:
         self._module = module
+        self._arguments = arguments
         self._line: _Line | None = None
         self._starting = asyncio.Lock()
         self._closed = False
@@ -64,7 +66,9 @@ class Worker:
                 await self._line.close()
             ours, theirs = socket.socketpair()
             with theirs:
-                process = await asyncio.to_thread(_spawn, self._module, theirs.fileno())
+                process = await asyncio.to_thread(
+                    _spawn, self._module, theirs.fileno(), self._arguments
+                )
             ours.setblocking(False)
             loop = asyncio.get_running_loop()
             _, line = await loop.create_connection(lambda: _Line(process), sock=ours)
@@ -114,7 +118,7 @@ class _Line(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
         try:
-            await asyncio.wait_for(asyncio.to_thread(self._process.wait, _PATIENCE), None)
+            await asyncio.to_thread(self._process.wait, _PATIENCE)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -142,9 +146,9 @@ def work(answer: Callable[[bytes], bytes]) -> None:
     os._exit(0)  # nothing to put in order: what was asked is answered
 
 
-def _spawn(module: str, descriptor: int) -> subprocess.Popen[bytes]:
+def _spawn(module: str, descriptor: int, arguments: tuple[str, ...]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", module, str(descriptor)],
+        [sys.executable, "-m", module, str(descriptor), *arguments],
         pass_fds=(descriptor,),
         stdin=subprocess.DEVNULL,
         start_new_session=True,  # Ctrl-C is for the parent, which ends us in order

@@ -110,6 +110,12 @@ class Api:
                 "bad-request-id", "a request id is 1 to 128 letters, digits or . _ : / @ -"
             )
         authority = self._engine.hierarchy.authority(body.ca)
+        if authority.profile(body.profile).reserved:
+            raise Rejected(
+                "profile-reserved",
+                f"certificates of profile {body.profile} speak for a CA: they are made with the "
+                "CA, not on request",
+            )
         order = Order(
             subject=None if body.subject is None else parse_rfc4514(body.subject).der,
             lifetime=None if body.lifetime is None else parse_duration(body.lifetime),

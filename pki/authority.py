@@ -20,7 +20,7 @@ from pki.findings import Severity, explain
 from pki.issuer import Issuer
 from pki.ledger import Ledger
 from pki.lint import Linter
-from pki.preparation import Prepare, hash_of, prepare_here
+from pki.preparation import Prepare, hash_of
 from pki.profile import Profile
 from pki.record import Intent, Record, State
 from pki.request import parse_request
@@ -70,7 +70,7 @@ class Authority:
         ledger: Ledger,
         linter: Linter,
         *,
-        prepare: Prepare = prepare_here,
+        prepare: Prepare,
         checks: Checks = Checks(),
         step: Callable[[str], None] = lambda step: None,
     ) -> None:

@@ -7,6 +7,7 @@ issued under the same request id comes back as it is, so a second run completes 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, cast
@@ -31,6 +32,8 @@ from pki.signer.port import KeyStore, Signer
 AUTHORITIES: Final = Collection("authorities")
 SERVICE_KEYS: Final = Collection("service_keys")
 COLLECTIONS: Final = (AUTHORITIES, SERVICE_KEYS)
+
+LOG_KEY: Final = "log"
 
 SYSTEM: Final = "system"
 """Who asks, where the program itself does."""
@@ -198,24 +201,25 @@ class Hierarchy:
 
     async def log_key(self) -> Signer:
         """The key that signs the log's checkpoints."""
-        return await self._key("log", KeyType.P_256)
+        return await self._key(LOG_KEY, KeyType.P_256)
 
     async def _key(self, label: str, key_type: KeyType) -> Signer:
         stored = await self._store.get(SERVICE_KEYS, label)
-        if stored is None:
-            try:
-                uri = await self._keys.generate(label, key_type)
-            except Rejected as rejected:
-                if rejected.code != "key-exists":
-                    raise
-                # Made by a run that was stopped before it could write the next line.
-                uri = self._keys.named(label)
-            try:
-                stored = await self._store.insert(SERVICE_KEYS, label, {"uri": uri})
-            except Duplicate:
-                return await self._key(label, key_type)
-            self._step("key")
-        return await self._keys.open(cast(str, stored.body["uri"]))
+        if stored is not None:
+            return await self._keys.open(cast(str, stored.body["uri"]))
+        try:
+            uri = await self._keys.generate(label, key_type)
+        except Rejected as rejected:
+            if rejected.code != "key-exists":
+                raise
+            # Made by a run that was stopped before it could write it down.
+            uri = self._keys.named(label)
+        signer = await self._keys.open(uri)
+        with suppress(Duplicate):
+            body: Document = {"uri": uri, "public_key_info": signer.public_key_info}
+            await self._store.insert(SERVICE_KEYS, label, body)
+        self._step("key")
+        return signer
 
     def _authority(self, name: str, issuer: Issuer | None, signer: Signer) -> Authority:
         return Authority(
@@ -266,3 +270,11 @@ async def _request(signer: Signer, subject: str) -> bytes:
     """A request (PKCS#10, DER) for one of our own keys. ``subject``: RFC 4514."""
     info = build_request_info(parse_rfc4514(subject).der, signer.public_key_info, ())
     return assemble_request(info, signer.algorithm, await signer.sign(info))
+
+
+async def public_log_key(store: Store) -> bytes:
+    """The SubjectPublicKeyInfo of the key that signs the log. Errors: ``no-such-authority``."""
+    stored = await store.get(SERVICE_KEYS, LOG_KEY)
+    if stored is None:
+        raise Rejected("no-such-authority", "there is no CA yet; run `digitalid init`")
+    return cast(bytes, stored.body["public_key_info"])

@@ -7,9 +7,11 @@ octets meet a process that has nothing to lose, and several processors work on i
 from __future__ import annotations
 
 import hashlib
+import sys
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import cycle
+from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias, assert_never
 
 import msgspec
@@ -24,6 +26,7 @@ from pki.issuer import Issuer
 from pki.profile import Order, Profile, parse_profile
 from pki.request import MAXIMUM_SIZE, CertificateRequest, parse_request
 from pki.serial import SerialNumber
+from pki.weak_keys import NO_BLOCKLIST, KeyBlocklist, parse_blocklist
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +67,15 @@ def prepare(
     serial: SerialNumber,
     now: datetime,
     order: Order,
+    blocked: KeyBlocklist = NO_BLOCKLIST,
 ) -> Prepared:
     """Read a request (PKCS#10, PEM or DER), build its certificate, and check what was built.
 
-    ``issuer``: None for a self-signed certificate. Errors: those of ``parse_request`` and
-    ``draft``; ``Broken("check-findings")`` when the check finds what building did wrong.
+    ``issuer``: None for a self-signed certificate; ``blocked``: keys that are refused. Errors:
+    those of ``parse_request`` and ``draft``; ``Broken("check-findings")`` when the check finds
+    what building did wrong.
     """
-    asked = parse_request(request)
+    asked = parse_request(request, blocklist=blocked)
     made = draft(
         profile, asked, issuer, signature_algorithm=algorithm, serial=serial, now=now, order=order
     )
@@ -109,17 +114,24 @@ def hash_of(profile: Profile, request: CertificateRequest, order: Order) -> byte
     return digest.digest()
 
 
-async def prepare_here(
-    profile: Profile,
-    issuer: Issuer | None,
-    algorithm: SignatureAlgorithm,
-    request: bytes,
-    serial: SerialNumber,
-    now: datetime,
-    order: Order,
-) -> Prepared:
+class PrepareHere:
     """``prepare`` in this process."""
-    return prepare(profile, issuer, algorithm, request, serial, now, order)
+
+    def __init__(self, blocked: KeyBlocklist = NO_BLOCKLIST) -> None:
+        self._blocked = blocked
+
+    async def __call__(
+        self,
+        profile: Profile,
+        issuer: Issuer | None,
+        algorithm: SignatureAlgorithm,
+        request: bytes,
+        serial: SerialNumber,
+        now: datetime,
+        order: Order,
+    ) -> Prepared:
+        """See ``prepare``."""
+        return prepare(profile, issuer, algorithm, request, serial, now, order, self._blocked)
 
 
 class _Definitions(msgspec.Struct, frozen=True, array_like=True):
@@ -167,10 +179,14 @@ _question: Final = msgspec.msgpack.Decoder(_Question).decode
 
 
 class Preparation:
-    """``prepare`` in other processes; the first thing asked starts them."""
+    """``prepare`` in other processes; the first thing asked starts them.
 
-    def __init__(self, processes: int) -> None:
-        self._workers = [Worker(__name__) for _ in range(processes)]
+    ``blocked``: a file of keys that are refused (``pki.weak_keys.parse_blocklist``).
+    """
+
+    def __init__(self, processes: int, blocked: Path | None = None) -> None:
+        arguments = () if blocked is None else (str(blocked),)
+        self._workers = [Worker(__name__, *arguments) for _ in range(processes)]
         self._turns = cycle(self._workers)
 
     async def __call__(
@@ -226,7 +242,8 @@ class Preparation:
 class _Desk:
     """In the process: what it was told, and how it answers."""
 
-    def __init__(self) -> None:
+    def __init__(self, blocked: KeyBlocklist) -> None:
+        self._blocked = blocked
         self._profiles: dict[str, Profile] = {}
         self._issuers: dict[bytes, Issuer | None] = {b"": None}
 
@@ -248,6 +265,7 @@ class _Desk:
                 SerialNumber(int.from_bytes(question.serial, "big")),
                 question.now,
                 question.order,
+                self._blocked,
             )
         except Rejected as rejected:
             return _encode(_Refused(rejected.code, rejected.detail))
@@ -260,4 +278,5 @@ class _Desk:
 
 
 if __name__ == "__main__":
-    work(_Desk().answer)
+    _blocked = parse_blocklist(Path(sys.argv[2]).read_text()) if sys.argv[2:] else NO_BLOCKLIST
+    work(_Desk(_blocked).answer)

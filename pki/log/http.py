@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import binascii
+import re
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 from aiohttp import web
 
 from infra.errors import Failure, Rejected
+from infra.http.limits import read_body
 from infra.store.port import Store
 from pki.export import encode_pem
 from pki.log.audit import Progress, Report, verify_log
 from pki.log.checkpoint import verifier_key
 from pki.log.log import Log
 from pki.signer.port import Signer
+
+_PEM: Final = re.compile(
+    rb"-----BEGIN PUBLIC KEY-----\s(?P<body>[A-Za-z0-9+/=\s]*)-----END PUBLIC KEY-----"
+)
 
 
 class LogKeeper(Protocol):
@@ -49,7 +56,8 @@ def log_routes(keeper: LogKeeper, base: str) -> list[web.RouteDef]:
         def progress(done: int, total: int) -> None:
             lines.put_nowait({"done": done, "total": total})
 
-        task = asyncio.create_task(_replay(keeper, progress))
+        asked = await _asked(request)
+        task = asyncio.create_task(_replay(keeper, asked, progress))
         task.add_done_callback(lambda _: lines.put_nowait(None))
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         await response.prepare(request)
@@ -97,16 +105,49 @@ def report_view(report: Report) -> dict[str, Any]:
     }
 
 
-async def _replay(keeper: LogKeeper, progress: Progress) -> dict[str, Any]:
+class VerifyBody(msgspec.Struct, forbid_unknown_fields=True):
+    """What ``POST /log/verify`` takes; ``checkpoints``: notes that were kept elsewhere;
+    ``key_pem``: the log's public key as it was kept elsewhere."""
+
+    checkpoints: list[str] = []
+    key_pem: str | None = None
+
+
+async def _asked(request: web.Request) -> VerifyBody:
     try:
-        key = verifier_key(keeper.log.origin, log_key(keeper).public_key_info)
+        return msgspec.json.decode(await read_body(request) or b"{}", type=VerifyBody)
+    except msgspec.MsgspecError as error:
+        raise Rejected("bad-body", f"the body is not the JSON that is expected: {error}") from error
+
+
+async def _replay(keeper: LogKeeper, asked: VerifyBody, progress: Progress) -> dict[str, Any]:
+    try:
+        if asked.key_pem is None:
+            key_info = log_key(keeper).public_key_info
+        else:
+            key_info = decode_public_key(asked.key_pem.encode())
         report = await verify_log(
-            keeper.store, origin=keeper.log.origin, keys=[key], progress=progress
+            keeper.store,
+            origin=keeper.log.origin,
+            keys=[verifier_key(keeper.log.origin, key_info)],
+            trusted=[note.encode() for note in asked.checkpoints],
+            progress=progress,
         )
     except Failure as failure:
         # The answer has begun: the status of HTTP cannot say it any more.
         return {"code": failure.code, "detail": failure.detail}
     return {"report": report_view(report)}
+
+
+def decode_public_key(pem: bytes) -> bytes:
+    """The SubjectPublicKeyInfo in a PEM file. Errors: ``bad-log-key``."""
+    found = _PEM.search(pem[:65536])
+    if found is None:
+        raise Rejected("bad-log-key", "this is no public key in PEM")
+    try:
+        return binascii.a2b_base64(b"".join(found["body"].split()), strict_mode=True)
+    except binascii.Error as error:
+        raise Rejected("bad-log-key", "the PEM block does not hold base64") from error
 
 
 async def _head(keeper: LogKeeper) -> dict[str, Any]:

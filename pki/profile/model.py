@@ -312,6 +312,11 @@ class Profile:
             "alternative_names": list(self.alternative_names.kinds),
         }
 
+    @property
+    def reserved(self) -> bool:
+        """Whether its certificates speak for a CA, so that they are not made on request."""
+        return self.ca or self.ocsp_no_check
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Profile) and (
             self is other or (self.name, self.fingerprint) == (other.name, other.fingerprint)

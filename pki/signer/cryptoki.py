@@ -61,7 +61,7 @@ def load(module: str) -> tuple[Any, bool]:
     except (pkcs11.PKCS11Error, OSError, AttributeError) as error:
         raise Unavailable(
             "token-unavailable",
-            f"{module} does not load as a PKCS#11 module: {error or type(error).__name__}",
+            f"{module} does not load as a PKCS#11 module: {str(error) or type(error).__name__}",
         ) from error
 
 

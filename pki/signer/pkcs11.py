@@ -62,12 +62,13 @@ class _Connection(asyncio.Protocol):
         """Send a request under a new number; the future is its answer."""
         if self.lost is not None:
             raise _away(self.lost)
+        message = frame(request_of(self._last_id + 1))  # first: it may ask for a PIN, in vain
         self._last_id += 1
         answer = self._loop.create_future()
         self._waiting[self._last_id] = answer
         if not self._outgoing:
             self._loop.call_soon(self._flush)
-        self._outgoing.append(frame(request_of(self._last_id)))
+        self._outgoing.append(message)
         if self._watch is None:
             self._watch_from_now()
         return answer

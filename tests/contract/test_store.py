@@ -150,7 +150,9 @@ async def test_what_an_index_cannot_hold_is_refused(store: Store, value: object)
 
 
 @pytest.mark.parametrize(
-    "body", [{"a": 2**64}, {"a": object()}, {"a": "\ud800"}, {"\udfff": 1}], ids=str
+    "body",
+    [{"a": 2**64}, {"a": object()}, {"a": "\ud800"}, {"\udfff": 1}],
+    ids=["large-integer", "object", "surrogate", "surrogate-as-key"],
 )
 async def test_what_cannot_be_stored_is_refused(store: Store, body: Document) -> None:
     with pytest.raises(Rejected) as refusal:

@@ -116,10 +116,10 @@ def test_an_unknown_profile(product: Product) -> None:
     assert (status, problem["code"]) == (404, "unknown-profile")
 
 
-def test_a_root_from_a_ca(product: Product) -> None:
-    request = product.request("above", "/C=AQ/O=Registry/CN=My own CA")
-    refused(product, request, "self-signed-only", "is for roots", profile="root")
-    refused(product, request, "path-length", "may not issue CA", profile="subordinate-ca")
+@pytest.mark.parametrize("profile", ["root", "subordinate-ca", "ocsp-responder"])
+def test_a_profile_of_the_authority_itself(product: Product, profile: str) -> None:
+    request = product.request(f"my-{profile}", "/C=AQ/O=Registry/CN=My own CA")
+    refused(product, request, "profile-reserved", "", profile=profile)
 
 
 def test_a_forbidden_subject(product: Product) -> None:

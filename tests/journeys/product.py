@@ -61,17 +61,19 @@ class Product:
         self.app_port, self.validation_port = free_ports(2)
         self.process: subprocess.Popen[bytes] | None = None
         home.mkdir(parents=True, exist_ok=True)
-        lines = [
-            "[http]",
-            f"app_port = {self.app_port}",
-            f"validation_port = {self.validation_port}",
-            f'public_url = "http://127.0.0.1:{self.validation_port}"',
-            "[keys]",
-            f'store = "{keys}"',
-            "[crl]",
-            'debounce = "0s"',
-        ]
+        tables: dict[str, dict[str, Any]] = {
+            "http": {
+                "app_port": self.app_port,
+                "validation_port": self.validation_port,
+                "public_url": f"http://127.0.0.1:{self.validation_port}",
+            },
+            "keys": {"store": keys},
+            "crl": {"debounce": "0s"},
+        }
         for section, values in settings.items():
+            tables[section] = tables.get(section, {}) | values
+        lines = []
+        for section, values in tables.items():
             lines.append(f"[{section}]")
             lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()]
         (home / "digitalid.toml").write_text("\n".join(lines) + "\n")

@@ -16,7 +16,7 @@ from infra.http.problems import Statuses
 from pki.api import BASE, Api, moment
 
 if TYPE_CHECKING:
-    from cli.compose import Instance
+    from cli.parts import Instance
 
 OPEN_PATHS: Final = frozenset({"/", f"{BASE}/health", "/metrics"})
 """What anybody who reaches the port may read: it holds no personal data and changes nothing."""

@@ -13,9 +13,7 @@ import os
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
 from datetime import timedelta
-from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
@@ -23,10 +21,10 @@ from typing import Final
 from aiohttp import web
 
 from cli import api
-from cli.instance import SOCKET
 from cli.keys import open_keys
 from cli.maintenance import Chore, Maintenance
 from cli.metrics import Metrics
+from cli.parts import Instance
 from conf.schema import Settings
 from crl.http import STATUSES as CRL_STATUSES
 from crl.http import crl_routes
@@ -38,14 +36,13 @@ from infra.errors import Failure, Rejected
 from infra.http.app import make_app, serve_app, serve_unix
 from infra.http.auth import authenticate
 from infra.http.limits import Limits
-from infra.state import kept_secret, owned
+from infra.state import ADMIN_SOCKET, kept_secret, owned
 from infra.store.sqlite import SqliteStore
 from ocsp.responder import Delegate, Responder
 from ocsp.server import routes as ocsp_routes
 from pki.authority import Checks
 from pki.hierarchy import COLLECTIONS as HIERARCHY_COLLECTIONS
 from pki.hierarchy import DEVELOPMENT, SERVICE_KEYS, SYSTEM, Hierarchy, Urls, public_log_key
-from pki.issuer import Issuer
 from pki.ledger import Ledger
 from pki.lint import Linter
 from pki.log.act import Act
@@ -60,7 +57,6 @@ from pki.profile_check import check_all
 from pki.record import CERTIFICATES
 from pki.repository import STATUSES as REPOSITORY_STATUSES
 from pki.repository import repository_routes
-from pki.signer.port import Signer
 from pki.weak_keys import NO_BLOCKLIST, KeyBlocklist, parse_blocklist
 
 COLLECTIONS: Final = (
@@ -77,36 +73,13 @@ LAST_CRL: Final = timedelta(seconds=10)
 _log = logging.getLogger(__name__)
 
 
-@dataclass
-class Instance:
-    """Everything that is running, for the applications that show it."""
-
-    settings: Settings
-    clock: Clock
-    store: SqliteStore
-    log: Log
-    ledger: Ledger
-    linter: Linter
-    profiles: Mapping[str, Profile]
-    hierarchy: Hierarchy
-    keys_note: str
-    token: str
-    log_signer: Signer | None = None
-    issuers: dict[str, Issuer] = field(default_factory=dict)
-    crls: dict[str, CrlIssuer] = field(default_factory=dict)
-    schedules: dict[str, Schedule] = field(default_factory=dict)
-    responder: Responder | None = None
-    metrics: Metrics = field(init=False)
-    version: str = version("digitalid")
-
-
 @asynccontextmanager
 async def running(
     settings: Settings,
     *,
     create: bool,
     serving: bool,
-    socket: Path = SOCKET,
+    socket: Path = ADMIN_SOCKET,
     step: Callable[[str], None] = lambda step: None,
     clock: Clock | None = None,
 ) -> AsyncIterator[Instance]:
@@ -174,7 +147,7 @@ async def running(
             maintenance = Maintenance(_chores(instance))
             maintenance.start()
             stack.push_async_callback(maintenance.stop)
-        instance.metrics = Metrics(instance)
+        instance.metrics = Metrics(instance.log, instance.crls, instance.schedules)
         (home / socket).parent.mkdir(mode=0o700, exist_ok=True)
         admin = await serve_unix(admin_app(instance), home / socket)
         stack.push_async_callback(admin.stop)
@@ -187,7 +160,7 @@ async def embedded(settings: Settings) -> AsyncIterator[Path]:
 
     The socket has a name of its own, so that no other command takes it for one that stays.
     """
-    socket = SOCKET.with_name(f"{os.getpid()}.sock")
+    socket = ADMIN_SOCKET.with_name(f"{os.getpid()}.sock")
     async with running(settings, create=False, serving=False, socket=socket):
         yield settings.home / socket
 

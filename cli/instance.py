@@ -17,8 +17,8 @@ from typing import Final
 from cli.client import ApiClient
 from conf.schema import Settings
 from infra.errors import Rejected, Unavailable
+from infra.state import ADMIN_SOCKET
 
-SOCKET: Final = Path("run", "admin.sock")
 MAX_SOCKET_PATH: Final = 107
 """Octets of ``sun_path`` (unix(7)) without the zero at its end."""
 
@@ -39,7 +39,7 @@ async def connect(
     which it is. Errors: what composing raises; ``Unavailable("state-locked")``.
     """
     deadline = time.monotonic() + PATIENCE
-    admin = home / SOCKET
+    admin = home / ADMIN_SOCKET
     async with AsyncExitStack() as held:
         while True:
             address = held.enter_context(reachable(admin))

@@ -79,9 +79,10 @@ async def _replayed(
 ) -> dict[str, Any]:
     """The report of the running instance, or of a replay of our own: an altered log keeps an
     instance from starting."""
-    from cli.instance import SOCKET, answers, reachable
+    from cli.instance import answers, reachable
+    from infra.state import ADMIN_SOCKET
 
-    with reachable(session.home / SOCKET) as address:
+    with reachable(session.home / ADMIN_SOCKET) as address:
         runs = answers(address)
     if not runs:
         from cli.compose import audit

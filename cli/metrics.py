@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
@@ -12,15 +12,15 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from crl.issuer import CrlIssuer
 from crl.schedule import Schedule
-
-if TYPE_CHECKING:
-    from cli.compose import Instance
+from pki.log.log import Log
 
 
 class Metrics:
     """What is counted, and what is read off the instance when somebody asks."""
 
-    def __init__(self, instance: Instance) -> None:
+    def __init__(
+        self, log: Log, crls: Mapping[str, CrlIssuer], schedules: Mapping[str, Schedule]
+    ) -> None:
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "digitalid_http_requests",
@@ -35,14 +35,14 @@ class Metrics:
             registry=self._registry,
         )
         leaves = Gauge("digitalid_log_leaves", "Leaves in the log.", registry=self._registry)
-        leaves.set_function(lambda: float(instance.log.size))
+        leaves.set_function(lambda: float(log.size))
         entries = self._labelled("digitalid_crl_entries", "Entries of the current CRL.")
         ends = self._labelled("digitalid_crl_next_update_seconds", "nextUpdate of the current CRL.")
         failures = self._labelled("digitalid_crl_failures", "CRLs that could not be made.")
-        for name, crl in instance.crls.items():
+        for name, crl in crls.items():
             entries.labels(name).set_function(partial(_entries, crl))
             ends.labels(name).set_function(partial(_end, crl))
-            failures.labels(name).set_function(partial(_failures, instance.schedules[name]))
+            failures.labels(name).set_function(partial(_failures, schedules[name]))
 
     def watch(self, app: str) -> Middleware:
         """Middleware that counts and times the requests of ``app``."""

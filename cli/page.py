@@ -13,7 +13,7 @@ from aiohttp import web
 from infra.errors import Unavailable
 
 if TYPE_CHECKING:
-    from cli.compose import Instance
+    from cli.parts import Instance
 
 _STYLE: Final = """
 :root { color-scheme: light dark; --ink: #16202c; --soft: #5b6b7d; --line: #d8dfe7;

@@ -17,7 +17,7 @@ from cli.command import Command, Session
 from infra.errors import Rejected
 
 if TYPE_CHECKING:
-    from cli.compose import Instance
+    from cli.parts import Instance
     from conf.schema import Settings
 
 

@@ -9,8 +9,12 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from infra.errors import Rejected, Unavailable
+
+ADMIN_SOCKET: Final = Path("run", "admin.sock")
+"""Where, in the state folder, its process takes orders from its owner."""
 
 
 @contextmanager

@@ -1,0 +1,45 @@
+"""The parts of an instance, for the applications that show them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+
+from cli.metrics import Metrics
+from conf.schema import Settings
+from crl.issuer import CrlIssuer
+from crl.schedule import Schedule
+from infra.clock import Clock
+from infra.store.sqlite import SqliteStore
+from ocsp.responder import Responder
+from pki.hierarchy import Hierarchy
+from pki.issuer import Issuer
+from pki.ledger import Ledger
+from pki.lint import Linter
+from pki.log.log import Log
+from pki.profile import Profile
+from pki.signer.port import Signer
+
+
+@dataclass
+class Instance:
+    """Everything that is running, for the applications that show it."""
+
+    settings: Settings
+    clock: Clock
+    store: SqliteStore
+    log: Log
+    ledger: Ledger
+    linter: Linter
+    profiles: Mapping[str, Profile]
+    hierarchy: Hierarchy
+    keys_note: str
+    token: str
+    log_signer: Signer | None = None
+    issuers: dict[str, Issuer] = field(default_factory=dict)
+    crls: dict[str, CrlIssuer] = field(default_factory=dict)
+    schedules: dict[str, Schedule] = field(default_factory=dict)
+    responder: Responder | None = None
+    metrics: Metrics = field(init=False)
+    version: str = version("digitalid")

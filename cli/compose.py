@@ -14,6 +14,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
@@ -25,7 +26,7 @@ from cli.keys import open_keys
 from cli.maintenance import Chore, Maintenance
 from cli.metrics import Metrics
 from cli.parts import Instance
-from conf.schema import Settings
+from conf.schema import Http, Settings
 from crl.http import STATUSES as CRL_STATUSES
 from crl.http import crl_routes
 from crl.issuer import COLLECTIONS as CRL_COLLECTIONS
@@ -122,7 +123,7 @@ async def running(
             log,
             linter,
             profiles,
-            urls=lambda name: _urls(settings.http.public_url, name),
+            urls=partial(_urls, settings.http),
             prepare=processes or PrepareHere(blocked),
             checks=Checks(
                 lint_share=settings.issuance.lint_share,
@@ -381,7 +382,9 @@ def _blocked_keys(path: Path | None) -> KeyBlocklist:
         raise Rejected("bad-blocklist", f"{path} cannot be read: {error}") from error
 
 
-def _urls(base: str, name: str) -> Urls:
+def _urls(http: Http, name: str) -> Urls:
+    host = f"[{http.validation_host}]" if ":" in http.validation_host else http.validation_host
+    base = http.public_url or f"http://{host}:{http.validation_port}"
     return Urls(
         crl=f"{base}/crl/{name}.crl", ocsp=f"{base}/ocsp", certificate=f"{base}/aia/{name}.cer"
     )

@@ -239,12 +239,14 @@ class OptionalPath:
 
 @dataclass(frozen=True, slots=True)
 class BaseUrl:
-    """The beginning of URLs: http or https, without a slash at the end."""
+    """The beginning of URLs: http or https, without a slash at the end; or nothing."""
 
-    says: str = "a URL like http://pki.example.org, without query"
+    says: str = 'a URL like http://pki.example.org, without query, or ""'
 
     def parse(self, raw: object, home: Path) -> str:
         text = _text(raw)
+        if not text:
+            return text
         try:
             url = urlsplit(text)
             port = url.port

@@ -29,7 +29,8 @@ from conf.kinds import (
 class Http:
     """Where the two services listen, and how much they take.
 
-    ``public_url``: the beginning of the URLs in certificates, no slash at its end;
+    ``public_url``: the beginning of the URLs in certificates, no slash at its end; empty for the
+    address of public validation itself;
     ``max_request``: octets of a request's body.
     """
 
@@ -138,6 +139,14 @@ def contradiction(settings: Settings) -> tuple[tuple[str, ...], str] | None:
     if same_host and http.app_port == http.validation_port != 0:
         keys = ("http.validation_port", "http.app_port")
         return keys, "http.app_port and http.validation_port must differ"
+    if not http.public_url and (
+        http.validation_port == 0 or http.validation_host in ("0.0.0.0", "::")  # noqa: S104
+    ):
+        keys = ("http.public_url", "http.validation_host", "http.validation_port")
+        return keys, (
+            "http.public_url must be set: it goes into certificates, and no relying party can "
+            "reach the address that public validation listens on"
+        )
     if crl.overlap >= crl.lifetime:
         keys = ("crl.overlap", "crl.lifetime")
         return keys, "crl.overlap must be shorter than crl.lifetime, or no CRL would stay current"

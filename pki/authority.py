@@ -156,7 +156,9 @@ class Authority:
                 raise _key_reused()
             try:
                 await self._key_is_free(key_hash, subject)
-                if _in_share(serial, self._checks.lint_share):
+                # A root is not linted: signed by a throwaway key it is not self-signed, and is
+                # judged as what it is not. Its profile has been, by ``pki.profile_check``.
+                if self.issuer is not None and _in_share(serial, self._checks.lint_share):
                     await self._lint(profile, prepared.tbs_certificate)
                 self._step("checked")
                 record = await self._ledger.intend(

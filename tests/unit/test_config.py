@@ -39,7 +39,7 @@ def test_defaults_are_loopback_and_hold_no_secret(tmp_path: Path) -> None:
     settings = load(tmp_path, {}, {}).settings
     assert (settings.http.app_host, settings.http.app_port) == ("127.0.0.1", 8080)
     assert (settings.http.validation_host, settings.http.validation_port) == ("127.0.0.1", 8081)
-    assert settings.http.public_url == "http://127.0.0.1:8081"
+    assert settings.http.public_url == ""
     assert settings.keys.pin == Secret("file", f"{tmp_path}/secrets/token.pin")
     assert settings.store.path == tmp_path / "ledger.sqlite"
     assert settings.crl.lifetime == timedelta(days=7)

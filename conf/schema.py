@@ -132,6 +132,7 @@ class Settings:
 def contradiction(settings: Settings) -> tuple[tuple[str, ...], str] | None:
     """The first keys that do not go together, with the reason."""
     http, crl, ocsp = settings.http, settings.crl, settings.ocsp
+    keys: tuple[str, ...]
     if (http.tls_certificate is None) != (http.tls_key is None):
         keys = ("http.tls_certificate", "http.tls_key")
         return keys, "TLS needs both http.tls_certificate and http.tls_key"

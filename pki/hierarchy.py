@@ -15,7 +15,7 @@ from typing import Final, cast
 from infra.errors import Broken, Rejected
 from infra.store.port import Collection, Document, Duplicate, Store
 from pki import oids
-from pki.algorithms import KeyType
+from pki.algorithms import SIGNATURE_ALGORITHMS, KeyType, SignatureAlgorithm
 from pki.authority import Application, Authority, Checks
 from pki.certificate import parse_certificate
 from pki.issuer import Issuer
@@ -41,13 +41,15 @@ SYSTEM: Final = "system"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A CA that is to be. ``subject``: RFC 4514; ``parent`` None makes it a root."""
+    """A CA that is to be. ``subject``: RFC 4514; ``parent`` None makes it a root; ``algorithm``
+    None: it signs as is usual for its type of key."""
 
     name: str
     subject: str
     key_type: KeyType
     profile: str
     parent: str | None
+    algorithm: str | None = None
 
 
 DEVELOPMENT: Final = (
@@ -118,7 +120,8 @@ class Hierarchy:
         for stored in sorted(
             known, key=lambda stored: len(cast(list[bytes], stored.body["chain"]))
         ):
-            signer = await self._keys.open(str(stored.body["key"]))
+            algorithm = SIGNATURE_ALGORITHMS[str(stored.body["algorithm"])]
+            signer = await self._keys.open(str(stored.body["key"]), algorithm)
             self.authorities[stored.id] = self._authority(
                 stored.id, self._issuer(stored.id, stored.body), signer
             )
@@ -132,7 +135,8 @@ class Hierarchy:
         if known is not None:
             return known
         parent = None if plan.parent is None else self.authority(plan.parent)
-        signer = await self._key(plan.name, plan.key_type)
+        algorithm = None if plan.algorithm is None else SIGNATURE_ALGORITHMS[plan.algorithm]
+        signer = await self._key(plan.name, plan.key_type, algorithm)
         request = await _request(signer, plan.subject)
         authority = self._authority(plan.name, None, signer)
         record = await (parent or authority).issue(
@@ -145,6 +149,7 @@ class Hierarchy:
             chain = [parent.issuer.certificate, *parent.issuer.chain]
         body: Document = {
             "key": signer.uri,
+            "algorithm": signer.algorithm.name,
             "certificate": record.certificate,
             "chain": list(chain),
             "profile": plan.profile,
@@ -203,10 +208,12 @@ class Hierarchy:
         """The key that signs the log's checkpoints."""
         return await self._key(LOG_KEY, KeyType.P_256)
 
-    async def _key(self, label: str, key_type: KeyType) -> Signer:
+    async def _key(
+        self, label: str, key_type: KeyType, algorithm: SignatureAlgorithm | None = None
+    ) -> Signer:
         stored = await self._store.get(SERVICE_KEYS, label)
         if stored is not None:
-            return await self._keys.open(cast(str, stored.body["uri"]))
+            return await self._keys.open(cast(str, stored.body["uri"]), algorithm)
         try:
             uri = await self._keys.generate(label, key_type)
         except Rejected as rejected:
@@ -214,7 +221,7 @@ class Hierarchy:
                 raise
             # Made by a run that was stopped before it could write it down.
             uri = self._keys.named(label)
-        signer = await self._keys.open(uri)
+        signer = await self._keys.open(uri, algorithm)
         with suppress(Duplicate):
             body: Document = {"uri": uri, "public_key_info": signer.public_key_info}
             await self._store.insert(SERVICE_KEYS, label, body)

@@ -1,4 +1,4 @@
-"""The benchmarks' contract with ``python -m bench``; how fast anything is stays their own affair."""
+"""What ``python -m bench`` expects of a benchmark; how fast anything is stays out of tests."""
 
 from __future__ import annotations
 

@@ -1,0 +1,113 @@
+"""A leaf that cannot be written stops its act; a finding at error level stops issuance."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from cli.compose import running
+from cli.parts import Instance
+from conf.load import load
+from infra.errors import Rejected, Unavailable
+from pki.algorithms import KeyType, usual_algorithm
+from pki.authority import Application
+from pki.general_name import encode_general_names, parse_general_name
+from pki.log.act import Act
+from pki.names import parse_rfc4514
+from pki.oids import SUBJECT_ALT_NAME
+from pki.record import State
+from pki.request import RequestedExtension, assemble_request, build_request_info
+from pki.status import Good, RevocationReason, Revoked
+from pki.throwaway import Throwaway
+
+
+def request(subject: str, *names: str) -> bytes:
+    key = Throwaway.of(KeyType.P_256, usual_algorithm(KeyType.P_256))
+    extensions = []
+    if names:
+        value = encode_general_names([parse_general_name(name) for name in names])
+        extensions.append(RequestedExtension(SUBJECT_ALT_NAME, False, value))
+    info = build_request_info(parse_rfc4514(subject).der, key.public_key_info, extensions)
+    return assemble_request(info, key.algorithm, key.sign(info))
+
+
+@pytest.fixture
+async def instance(tmp_path: Path) -> AsyncIterator[Instance]:
+    profiles = tmp_path / "profiles"
+    profiles.mkdir()
+    shipped = Path("conf/profiles/tls-server.toml").read_text()
+    wild = shipped.replace("dns = { maximum = 100 }", "dns = { maximum = 100, wildcard = true }")
+    assert wild != shipped
+    (profiles / "wild.toml").write_text(wild)
+    settings = load(
+        tmp_path / "home",
+        {},
+        {
+            "keys.store": "file",
+            "issuance.lint_share": "1.0",
+            "issuance.profiles": str(profiles),
+        },
+    ).settings
+    async with running(settings, create=True, serving=False) as instance:
+        yield instance
+
+
+def break_the_log(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def append(act: Act) -> int:
+        raise Unavailable("storage-full", "no room")
+
+    monkeypatch.setattr(instance.log, "append", append)
+
+
+async def test_a_certificate_without_its_leaf_is_not_given_out(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = instance.hierarchy.authority("issuing")
+    asked = Application("citizen-authentication", request("CN=A,C=AQ"), "test", "application/1")
+    with monkeypatch.context() as patch:
+        break_the_log(instance, patch)
+        with pytest.raises(Unavailable):
+            await authority.issue(asked)
+        with pytest.raises(Unavailable):
+            await authority.issue(asked)
+    record = await authority.issue(asked)
+    assert await instance.log.find(record.act_id) is not None
+    assert len(await instance.ledger.by_subject("CN=A,C=AQ", limit=10)) == 1
+
+
+async def test_a_revocation_without_its_leaf_has_no_effect_yet(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = instance.ledger
+    record = await instance.hierarchy.authority("issuing").issue(
+        Application("citizen-authentication", request("CN=B,C=AQ"), "test")
+    )
+    with monkeypatch.context() as patch:
+        break_the_log(instance, patch)
+        with pytest.raises(Unavailable):
+            await ledger.revoke(
+                "issuing", record.serial, reason=RevocationReason.superseded, by="test"
+            )
+        assert await ledger.status("issuing", record.serial) == Good()
+    # The change was written down, so it is made before any other.
+    with pytest.raises(Rejected) as refused:
+        await ledger.hold("issuing", record.serial, by="test")
+    assert refused.value.code == "already-revoked"
+    assert isinstance(await ledger.status("issuing", record.serial), Revoked)
+
+
+async def test_a_finding_of_pkilint_stops_issuance(instance: Instance) -> None:
+    authority = instance.hierarchy.authority("issuing")
+    before = await instance.ledger.sequence()
+    with pytest.raises(Rejected) as refused:
+        await authority.issue(
+            Application("wild", request("CN=w.example.org", "dns:*.example.org"), "test")
+        )
+    assert refused.value.code == "lint-findings"
+    assert "pkix." in refused.value.detail
+    assert await instance.ledger.sequence() == before
+    assert not await instance.ledger.unfinished()
+    good = Application("wild", request("CN=w.example.org", "dns:w.example.org"), "test")
+    assert (await authority.issue(good)).state is State.issued

@@ -118,7 +118,12 @@ def _prepare(folder: Path, rounds: int) -> None:
 async def _serving(home: Path, lint_share: str | None) -> AsyncIterator[tuple[str, str]]:
     """``digitalid serve`` on a new state folder: the URL that issues, and the token."""
     home.mkdir()
-    settings = ["keys.store=file", "http.app_port=0", "http.validation_port=0"]
+    settings = [
+        "keys.store=file",
+        "http.app_port=0",
+        "http.validation_port=0",
+        "http.public_url=http://127.0.0.1:8081",  # in certificates; nobody asks there
+    ]
     if lint_share is not None:
         settings.append(f"issuance.lint_share={lint_share}")
     flags = [word for setting in settings for word in ("--set", setting)]

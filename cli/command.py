@@ -187,9 +187,8 @@ def _incident(error: Exception, home: Path, as_json: bool) -> int:
 
     incident, where = record(error, home)
     code = error.code if isinstance(error, Failure) else "internal-error"
-    output.show_error(
-        code,
-        f"a fault of this program or of its data; incident {incident} is described in {where}",
-        as_json=as_json,
-    )
+    detail = f"a fault of this program or of its data; incident {incident} is described in {where}"
+    if code.startswith("log-"):
+        detail += "; run `digitalid log verify`, which names what was altered"
+    output.show_error(code, detail, as_json=as_json)
     return output.BROKEN

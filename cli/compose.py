@@ -15,35 +15,34 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from functools import partial
-from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
 from aiohttp import web
 
 from cli import api
+from cli.from_settings import all_profiles, blocked_keys, limits, urls, waived_findings
 from cli.keys import open_keys
 from cli.maintenance import Chore, Maintenance
 from cli.metrics import Metrics
 from cli.parts import Instance
-from conf.schema import Http, Settings
+from conf.schema import Settings
 from crl.http import STATUSES as CRL_STATUSES
 from crl.http import crl_routes
 from crl.issuer import COLLECTIONS as CRL_COLLECTIONS
 from crl.issuer import CrlIssuer
 from crl.schedule import Schedule, Timing
 from infra.clock import Clock, SystemClock
-from infra.errors import Failure, Rejected
+from infra.errors import Failure
 from infra.http.app import make_app, serve_app, serve_unix
 from infra.http.auth import authenticate
-from infra.http.limits import Limits
 from infra.state import ADMIN_SOCKET, kept_secret, owned
 from infra.store.sqlite import SqliteStore
 from ocsp.responder import Delegate, Responder
 from ocsp.server import routes as ocsp_routes
 from pki.authority import Checks
 from pki.hierarchy import COLLECTIONS as HIERARCHY_COLLECTIONS
-from pki.hierarchy import DEVELOPMENT, SERVICE_KEYS, SYSTEM, Hierarchy, Urls, public_log_key
+from pki.hierarchy import DEVELOPMENT, SERVICE_KEYS, SYSTEM, Hierarchy, public_log_key
 from pki.ledger import Ledger
 from pki.lint import Linter
 from pki.log.act import Act
@@ -52,13 +51,11 @@ from pki.log.checkpoint import verifier_key
 from pki.log.log import COLLECTIONS as LOG_COLLECTIONS
 from pki.log.log import Log
 from pki.preparation import Preparation, PrepareHere
-from pki.profile import Profile, load_profiles
 from pki.profile_check import COLLECTION as PROFILE_CHECKS
 from pki.profile_check import check_all
 from pki.record import CERTIFICATES
 from pki.repository import STATUSES as REPOSITORY_STATUSES
 from pki.repository import repository_routes
-from pki.weak_keys import NO_BLOCKLIST, KeyBlocklist, parse_blocklist
 
 COLLECTIONS: Final = (
     CERTIFICATES,
@@ -97,7 +94,7 @@ async def running(
     async with AsyncExitStack() as stack:
         stack.enter_context(owned(home))
         token = kept_secret(home / "secrets" / "operator.token")
-        profiles = _profiles(settings)
+        profiles = all_profiles(settings)
         store = await SqliteStore.open(settings.store.path, COLLECTIONS)
         stack.push_async_callback(store.close)
         log = await Log.open(store, origin=settings.log.origin, clock=clock)
@@ -108,7 +105,7 @@ async def running(
         stack.push_async_callback(linter.close)
         # A command that issues one certificate would only wait for another process to start; and
         # one processor is for this process, whose loop must not wait for its turn.
-        blocked = _blocked_keys(settings.issuance.blocked_keys)
+        blocked = blocked_keys(settings.issuance.blocked_keys)
         processes = (
             Preparation(max(1, (os.cpu_count() or 1) - 1), settings.issuance.blocked_keys)
             if serving
@@ -123,10 +120,11 @@ async def running(
             log,
             linter,
             profiles,
-            urls=partial(_urls, settings.http),
+            urls=partial(urls, settings.http),
             prepare=processes or PrepareHere(blocked),
             checks=Checks(
                 lint_share=settings.issuance.lint_share,
+                waived_findings=waived_findings(settings.http),
                 verify_signatures=settings.issuance.verify_signature,
             ),
             step=step,
@@ -233,6 +231,8 @@ async def _open(
             checkpoint=step,
         )
         await crl_issuer.recover()
+        if not crl_issuer.published:
+            await crl_issuer.issue()  # a CA that answers has a CRL from its first moment on
         instance.crls[name] = crl_issuer
         debounce = settings.crl.debounce if gather else timedelta(0)
         schedule = Schedule(crl_issuer, instance.clock, Timing(settings.crl.overlap, debounce))
@@ -315,7 +315,7 @@ def admin_app(instance: Instance) -> web.Application:
     app = make_app(
         api.STATUSES,
         private=True,
-        limits=_limits(instance.settings),
+        limits=limits(instance.settings),
         middlewares=[
             instance.metrics.watch("application"),
             authenticate(instance.token, open_paths=api.OPEN_PATHS),
@@ -330,7 +330,7 @@ def validation_app(instance: Instance) -> web.Application:
     app = make_app(
         {**CRL_STATUSES, **REPOSITORY_STATUSES},
         private=False,
-        limits=_limits(instance.settings),
+        limits=limits(instance.settings),
         middlewares=[instance.metrics.watch("validation")],
     )
     if instance.responder is not None:
@@ -353,38 +353,3 @@ class _Recorder:
         if await self._log.find(id) is None:
             now = self._ledger.now()
             await self._log.append(Act(id, what, SYSTEM, now, object_hash, detail))
-
-
-def _limits(settings: Settings) -> Limits:
-    http = settings.http
-    return Limits(
-        body=http.max_request,
-        wait=http.request_timeout.total_seconds(),
-        read=http.request_timeout.total_seconds(),
-        connections=http.max_connections,
-        stop=http.shutdown_timeout.total_seconds(),
-    )
-
-
-def _profiles(settings: Settings) -> dict[str, Profile]:
-    profiles = load_profiles(files("conf") / "profiles")
-    if settings.issuance.profiles is not None:
-        profiles |= load_profiles(settings.issuance.profiles)
-    return profiles
-
-
-def _blocked_keys(path: Path | None) -> KeyBlocklist:
-    if path is None:
-        return NO_BLOCKLIST
-    try:
-        return parse_blocklist(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise Rejected("bad-blocklist", f"{path} cannot be read: {error}") from error
-
-
-def _urls(http: Http, name: str) -> Urls:
-    host = f"[{http.validation_host}]" if ":" in http.validation_host else http.validation_host
-    base = http.public_url or f"http://{host}:{http.validation_port}"
-    return Urls(
-        crl=f"{base}/crl/{name}.crl", ocsp=f"{base}/ocsp", certificate=f"{base}/aia/{name}.cer"
-    )

@@ -42,6 +42,7 @@ pre { background: var(--card); border: 1px solid var(--line); border-radius: .75
 .good { color: var(--good); font-weight: 600; } .bad { color: var(--bad); font-weight: 600; }
 table { border-collapse: collapse; width: 100%; }
 td { border-top: 1px solid var(--line); padding: .4rem .75rem .4rem 0; vertical-align: top; }
+tr:first-child td { border-top: 0; }
 td:first-child { white-space: nowrap; }
 """
 _HASH: Final = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()

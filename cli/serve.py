@@ -8,6 +8,7 @@ import shlex
 import signal
 import ssl
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,21 +51,31 @@ def serve(session: Session, app_port: int | None, validation_port: int | None) -
     set_up_logging(settings.logging.level, settings.logging.format)
     # A thread that waits for the interpreter gets it sooner: signatures and commits are short.
     sys.setswitchinterval(0.0005)
-    uvloop.run(_serve(settings))
+    with suppress(asyncio.CancelledError):  # told to stop while it started
+        uvloop.run(_serve(settings))
 
 
 async def _serve(settings: Settings) -> None:
     from cli.compose import listening, running
 
     stop = asyncio.Event()
+    starting = asyncio.current_task()
+    ready = False
+
+    def end() -> None:
+        if not ready and starting is not None:
+            starting.cancel()
+        stop.set()
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, end)
     tls = _tls(settings)
     async with (
         running(settings, create=True, serving=True) as instance,
         listening(instance, tls) as urls,
     ):
+        ready = True
         sys.stdout.write(_welcome(instance, *urls))
         sys.stdout.flush()
         await stop.wait()

@@ -28,12 +28,14 @@ _PATIENCE: Final = 5.0  # seconds for the process to end by itself
 class Worker:
     """One such process, of the module ``module``, which calls ``work`` when it is run.
 
-    ``arguments``: for the module, ``sys.argv[2:]`` there. It is started by the first question, and
-    again by the next one after it died.
+    ``arguments``: for the module, ``sys.argv[2:]`` there; ``patience``: seconds after which it is
+    ended if it does not answer. It is started by the first question, and again by the next one
+    after it died.
     """
 
-    def __init__(self, module: str, *arguments: str) -> None:
+    def __init__(self, module: str, *arguments: str, patience: float = 30.0) -> None:
         self._module = module
+        self._patience = patience
         self._arguments = arguments
         self._line: _Line | None = None
         self._starting = asyncio.Lock()
@@ -47,7 +49,12 @@ class Worker:
             line = await self._start()
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         line.put(question, answer)
-        return await answer
+        try:
+            async with asyncio.timeout(self._patience):
+                return await answer
+        except TimeoutError as error:
+            line.kill()
+            raise Unavailable("worker-died", f"{self._module} did not answer in time") from error
 
     async def close(self) -> None:
         """End the process, after the questions that it was asked."""
@@ -111,6 +118,9 @@ class _Line(asyncio.Protocol):
             if not future.done():
                 future.set_exception(Unavailable("worker-died", "a helper process died; try again"))
         self._waiting.clear()
+
+    def kill(self) -> None:
+        self._process.kill()
 
     async def close(self) -> None:
         while self._waiting and not self.broken:

@@ -50,11 +50,13 @@ class Checks:
     """How much is checked beyond what is always checked.
 
     ``lint_share``: the share of certificates that pkilint sees before they are signed, 0 to 1;
-    ``verify_signatures``: a signature that a token has made is verified before it is kept (one of
-    a key in a file is made by the very library that would verify it).
+    ``waived_findings``: codes of pkilint's that do not count here; ``verify_signatures``: a
+    signature that a token has made is verified before it is kept (one of a key in a file is made
+    by the very library that would verify it).
     """
 
     lint_share: float = 0.0
+    waived_findings: frozenset[str] = frozenset()
     verify_signatures: bool = True
 
 
@@ -249,10 +251,11 @@ class Authority:
         findings = await self._linter.certificate(
             assemble(tbs, algorithm, signature), profile.rulebook
         )
+        waived = profile.waived_findings | self._checks.waived_findings
         errors = [
             finding
             for finding in findings
-            if finding.severity is Severity.ERROR and finding.code not in profile.waived_findings
+            if finding.severity is Severity.ERROR and finding.code not in waived
         ]
         if errors:
             raise Rejected("lint-findings", explain(errors))

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.errors import Rejected
+from infra.errors import Rejected, Unavailable
+from infra.worker import Worker
 from pki.algorithms import KeyType, usual_algorithm
 from pki.certificate import parse_tbs
 from pki.names import parse_rfc4514
@@ -105,6 +106,35 @@ async def test_a_process_that_died_is_replaced() -> None:
             assert (await ask(preparation, request())).subject == "CN=Alice Example,C=AQ"
     finally:
         await preparation.close()
+
+
+async def test_a_process_that_dies_while_it_is_asked_keeps_nobody_waiting() -> None:
+    preparation = Preparation(1)
+    try:
+        await ask(preparation, request())
+        os.kill(_process(preparation), signal.SIGSTOP)
+        asked = [asyncio.create_task(ask(preparation, request())) for _ in range(5)]
+        await asyncio.sleep(0)
+        os.kill(_process(preparation), signal.SIGKILL)
+        answers = await asyncio.gather(*asked)
+        assert {answer.subject for answer in answers} == {"CN=Alice Example,C=AQ"}
+    finally:
+        await preparation.close()
+
+
+async def test_a_process_that_hangs_is_ended() -> None:
+    worker = Worker("pki.preparation", patience=0.2)
+    try:
+        with pytest.raises(Unavailable):
+            await worker.ask(b"not a question: it dies of it")
+        await asyncio.sleep(0)
+        line = await worker._start()
+        os.kill(line._process.pid, signal.SIGSTOP)
+        with pytest.raises(Unavailable) as refused:
+            await worker.ask(b"")
+        assert refused.value.code == "worker-died"
+    finally:
+        await worker.close()
 
 
 async def test_a_blocked_key_is_refused(tmp_path: Path) -> None:

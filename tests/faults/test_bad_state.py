@@ -162,13 +162,13 @@ def test_a_folder_of_somebody_else(tmp_path: Path) -> None:
     require("setpriv")
     product = Product(tmp_path / "home", keys="file")
     if os.geteuid() == 0:
-        nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+        nobody: tuple[str, ...] = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
         product.home.chmod(0o755)
         for above in product.home.parents:
             if above.stat().st_uid == 0 and above != Path("/"):
                 above.chmod(above.stat().st_mode | 0o011)
     else:
-        nobody = ()
+        nobody = ("env",)
         product.home.chmod(0o500)
     product.refused(
         "init", code="storage-read-only", says="give this user write access", under=nobody, exit=4

@@ -1,0 +1,65 @@
+"""What the parts of an instance are told, made of the settings."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from conf.schema import Http, Settings
+from infra.errors import Rejected
+from infra.http.limits import Limits
+from pki.hierarchy import Urls
+from pki.profile import Profile, load_profiles
+from pki.weak_keys import NO_BLOCKLIST, KeyBlocklist, parse_blocklist
+
+
+def limits(settings: Settings) -> Limits:
+    """How much a client may send."""
+    http = settings.http
+    return Limits(
+        body=http.max_request,
+        wait=http.request_timeout.total_seconds(),
+        read=http.request_timeout.total_seconds(),
+        connections=http.max_connections,
+        stop=http.shutdown_timeout.total_seconds(),
+    )
+
+
+def all_profiles(settings: Settings) -> dict[str, Profile]:
+    """Every profile, by its name. Errors: ``bad-profile``."""
+    found = load_profiles(files("conf") / "profiles")
+    if settings.issuance.profiles is not None:
+        found |= load_profiles(settings.issuance.profiles)
+    return found
+
+
+def blocked_keys(path: Path | None) -> KeyBlocklist:
+    """Keys that are refused. Errors: ``bad-blocklist``."""
+    if path is None:
+        return NO_BLOCKLIST
+    try:
+        return parse_blocklist(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise Rejected("bad-blocklist", f"{path} cannot be read: {error}") from error
+
+
+def public_url(http: Http) -> str:
+    """Where relying parties find public validation."""
+    host = f"[{http.validation_host}]" if ":" in http.validation_host else http.validation_host
+    return http.public_url or f"http://{host}:{http.validation_port}"
+
+
+def waived_findings(http: Http) -> frozenset[str]:
+    """Findings of pkilint's that are true and meant while the URLs in certificates are this
+    machine's: whoever issues to others sets ``http.public_url``."""
+    local = urlsplit(public_url(http)).hostname in ("127.0.0.1", "::1", "localhost")
+    return frozenset({"etsi.internal_domain_name"} if local else ())
+
+
+def urls(http: Http, name: str) -> Urls:
+    """What certificates say of where things are."""
+    base = public_url(http)
+    return Urls(
+        crl=f"{base}/crl/{name}.crl", ocsp=f"{base}/ocsp", certificate=f"{base}/aia/{name}.cer"
+    )

@@ -33,7 +33,7 @@ from crl.issuer import COLLECTIONS as CRL_COLLECTIONS
 from crl.issuer import CrlIssuer
 from crl.schedule import Schedule, Timing
 from infra.clock import Clock, SystemClock
-from infra.errors import Failure
+from infra.errors import Failure, Rejected
 from infra.http.app import make_app, serve_app, serve_unix
 from infra.http.auth import authenticate
 from infra.state import ADMIN_SOCKET, kept_secret, owned
@@ -170,9 +170,11 @@ async def audit(
     """Replay the log of a home folder in which no instance runs, whatever state it is in.
 
     ``key``: the log's SubjectPublicKeyInfo as kept elsewhere, else the one in the folder;
-    ``trusted``: checkpoints kept elsewhere. Errors: ``state-locked``, ``no-such-authority``, those
-    of the store and of ``verify_log``.
+    ``trusted``: checkpoints kept elsewhere. Errors: ``no-such-state``, ``state-locked``,
+    ``no-such-authority``, those of the store and of ``verify_log``.
     """
+    if not settings.store.path.is_file():
+        raise Rejected("no-such-state", f"there is no ledger at {settings.store.path}")
     with owned(settings.home):
         store = await SqliteStore.open(settings.store.path, COLLECTIONS)
         try:

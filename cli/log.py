@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,13 @@ import click
 from cli import certificate, files
 from cli.command import Group, Session
 from cli.output import BAD, GOOD, NEGATIVE, Answer, Fields, Line, Verbatim
-from infra.errors import Broken
+from infra.errors import Broken, Rejected
 
-MAX_KEPT = 64 * 1024
-"""Octets of a file with a checkpoint or a key."""
+MAX_KEPT = 1024 * 1024
+"""Octets of a file with checkpoints or a key."""
+
+_NOTE = re.compile(rb"(?:[^\n]+\n)+\n(?:\xe2\x80\x94 [^\n]+\n)+")
+"""A signed note: lines of text, an empty line, signature lines."""
 
 
 @click.group(cls=Group)
@@ -32,7 +36,7 @@ def log() -> None:
     "checkpoints",
     multiple=True,
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="A checkpoint that you kept elsewhere; may be repeated.",
+    help="A file of checkpoints that you kept elsewhere; may be repeated.",
 )
 @click.option(
     "--log-key",
@@ -53,7 +57,10 @@ async def verify(session: Session, checkpoints: tuple[Path, ...], log_key: Path 
     """
     from cli.progress import working
 
-    notes = [files.read(path, limit=MAX_KEPT) for path in checkpoints]
+    kept = b"\n".join(files.read(path, limit=MAX_KEPT) for path in checkpoints)
+    notes = [found.group().lstrip(b"\n") for found in _NOTE.finditer(kept)]
+    if checkpoints and not notes:
+        raise Rejected("bad-note", f"{checkpoints[0]} holds no checkpoint")
     pem = None if log_key is None else files.read(log_key, limit=MAX_KEPT)
     with working("entries") as progress:
         report = await _replayed(session, notes, pem, progress)

@@ -6,6 +6,7 @@ Who may call is decided before this room is entered (``infra.http.auth``); the c
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -259,13 +260,12 @@ class Api:
             "sequence": record.sequence,
         }
         if record.state is State.issued:
-            certificate = parse_certificate(record.certificate)
             view |= {
-                "issuer": certificate.issuer.rfc4514(),
-                "not_before": moment(certificate.not_before),
+                "issuer": self._engine.hierarchy.subject(record.ca),
+                "not_before": moment(record.not_before),
                 "issued_at": moment(record.issued_at),
                 "pem": _pem(record.certificate),
-                "sha256": certificate.sha256.hex(),
+                "sha256": hashlib.sha256(record.certificate).hexdigest(),
                 "log_index": await self._engine.log.find(record.act_id),
             }
         if isinstance(record.status, Revoked):

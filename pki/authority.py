@@ -8,12 +8,14 @@ does not know; the certificate is kept and logged before anybody sees it.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from infra.errors import Failure, Rejected, Unavailable
+from infra.errors import Broken, Failure, Rejected, Unavailable
 from infra.store.port import Conflict, Duplicate
+from pki import conformance
 from pki.algorithms import verify
 from pki.certificate import Order, assemble
 from pki.findings import Severity, explain
@@ -152,7 +154,20 @@ class Authority:
                 application.order,
             )
             self._step("built")
-            key_hash, subject = prepared.key_hash, prepared.subject
+            request, subject = prepared.request, prepared.subject
+            findings = conformance.check(
+                prepared.tbs_certificate,
+                profile,
+                request,
+                self.issuer,
+                signature_algorithm=self.signer.algorithm,
+                serial=serial,
+                now=now,
+                order=application.order,
+            )
+            if findings:
+                raise Broken("check-findings", explain(findings))
+            key_hash = hashlib.sha256(request.public_key_info).digest()
             # Of two applications for one key and two subjects at the same moment one loses.
             if self._keys_in_flight.setdefault(key_hash, subject) != subject:
                 raise _key_reused()
@@ -171,10 +186,11 @@ class Authority:
                         tbs_certificate=prepared.tbs_certificate,
                         key_hash=key_hash,
                         subject=subject,
+                        not_before=prepared.not_before,
                         not_after=prepared.not_after,
                         by=application.by,
                         request_id=application.request_id,
-                        request_hash=prepared.request_hash,
+                        request_hash=hash_of(profile, request, application.order),
                     )
                 )
             except Duplicate as duplicate:

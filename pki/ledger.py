@@ -24,7 +24,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, cast
 
 from infra.clock import Clock
-from infra.errors import Rejected, Unavailable
+from infra.errors import Failure, Rejected, Unavailable
 from infra.store.port import Conflict, Document, Store, Stored
 from pki.log.act import Act, encode, parse
 from pki.log.log import Log
@@ -154,6 +154,7 @@ class Ledger:
             "subject": intent.subject,
             "tbs": intent.tbs_certificate,
             "key_hash": intent.key_hash,
+            "not_before": micros(intent.not_before),
             "not_after": micros(intent.not_after),
             "by": intent.by,
             "request_hash": intent.request_hash,
@@ -192,7 +193,11 @@ class Ledger:
         if issued:
             body["issued_at"] = at
         self._unlogged.add(sequence)
-        after = Record(await self._store.replace(CERTIFICATES, record.stored, body))
+        try:
+            after = Record(await self._store.replace(CERTIFICATES, record.stored, body))
+        except Failure:
+            self._unlogged.remove(sequence)  # there is nothing to log
+            raise
         self._step("kept")
         await self._log.append(act_of(after))
         self._unlogged.remove(sequence)

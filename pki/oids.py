@@ -42,6 +42,7 @@ AUTHORITY_INFORMATION_ACCESS: Final = "1.3.6.1.5.5.7.1.1"
 QC_STATEMENTS: Final = "1.3.6.1.5.5.7.1.3"
 TLS_FEATURE: Final = "1.3.6.1.5.5.7.1.24"
 OCSP_NO_CHECK: Final = "1.3.6.1.5.5.7.48.1.5"
+OCSP_SIGNING: Final = "1.3.6.1.5.5.7.3.9"
 
 EXTENSION_NAMES: Final = {
     SUBJECT_KEY_IDENTIFIER: "subjectKeyIdentifier",
@@ -86,7 +87,7 @@ KEY_PURPOSES: Final = {
     "codeSigning": "1.3.6.1.5.5.7.3.3",
     "emailProtection": "1.3.6.1.5.5.7.3.4",
     "timeStamping": "1.3.6.1.5.5.7.3.8",
-    "OCSPSigning": "1.3.6.1.5.5.7.3.9",
+    "OCSPSigning": OCSP_SIGNING,
     "documentSigning": "1.3.6.1.5.5.7.3.36",
     "smartcardLogon": "1.3.6.1.4.1.311.20.2.2",
     "adobeAuthenticDocuments": "1.2.840.113583.1.1.5",

@@ -1,7 +1,8 @@
-"""From what somebody asks to octets that may be signed: read → build → check.
+"""From what somebody asks to octets that are to be checked: read → build.
 
 Nothing here needs a key or the ledger, so a busy CA does it in processes of its own: hostile
-octets meet a process that has nothing to lose, and several processors work on issuance.
+octets meet a process that has nothing to lose, and several processors work on issuance. What
+comes back is not believed: the CA compares it with the profile before it signs.
 """
 
 from __future__ import annotations
@@ -20,8 +21,6 @@ from infra.errors import Broken, Rejected, Unavailable
 from infra.worker import Worker, work
 from pki.algorithms import SIGNATURE_ALGORITHMS, SignatureAlgorithm
 from pki.certificate import draft
-from pki.conformance import check
-from pki.findings import explain
 from pki.issuer import Issuer
 from pki.profile import Order, Profile, parse_profile
 from pki.request import MAXIMUM_SIZE, CertificateRequest, parse_request
@@ -31,17 +30,17 @@ from pki.weak_keys import NO_BLOCKLIST, KeyBlocklist, parse_blocklist
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Octets that conform to their profile.
+    """Octets that are to be checked, and what they were made of.
 
-    ``tbs_certificate``: DER; ``subject``: RFC 4514; ``key_hash``: SHA-256 of the
-    SubjectPublicKeyInfo; ``request_hash``: SHA-256 of what was asked for.
+    ``request``: as it was read, its proof of possession checked; ``tbs_certificate``: DER;
+    ``subject``: RFC 4514.
     """
 
+    request: CertificateRequest
     tbs_certificate: bytes
     subject: str
+    not_before: datetime
     not_after: datetime
-    key_hash: bytes
-    request_hash: bytes
 
 
 class Prepare(Protocol):
@@ -69,35 +68,16 @@ def prepare(
     order: Order,
     blocked: KeyBlocklist = NO_BLOCKLIST,
 ) -> Prepared:
-    """Read a request (PKCS#10, PEM or DER), build its certificate, and check what was built.
+    """Read a request (PKCS#10, PEM or DER), and build its certificate.
 
     ``issuer``: None for a self-signed certificate; ``blocked``: keys that are refused. Errors:
-    those of ``parse_request`` and ``draft``; ``Broken("check-findings")`` when the check finds
-    what building did wrong.
+    those of ``parse_request`` and ``draft``.
     """
     asked = parse_request(request, blocklist=blocked)
     made = draft(
         profile, asked, issuer, signature_algorithm=algorithm, serial=serial, now=now, order=order
     )
-    findings = check(
-        made.tbs,
-        profile,
-        asked,
-        issuer,
-        signature_algorithm=algorithm,
-        serial=serial,
-        now=now,
-        order=order,
-    )
-    if findings:
-        raise Broken("check-findings", explain(findings))
-    return Prepared(
-        tbs_certificate=made.tbs,
-        subject=made.subject.rfc4514(),
-        not_after=made.not_after,
-        key_hash=hashlib.sha256(asked.public_key_info).digest(),
-        request_hash=hash_of(profile, asked, order),
-    )
+    return Prepared(asked, made.tbs, made.subject.rfc4514(), made.not_before, made.not_after)
 
 
 def hash_of(profile: Profile, request: CertificateRequest, order: Order) -> bytes:

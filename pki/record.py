@@ -51,6 +51,7 @@ class Intent:
     tbs_certificate: bytes
     key_hash: bytes
     subject: str
+    not_before: datetime
     not_after: datetime
     by: str
     request_id: str | None
@@ -107,6 +108,11 @@ class Record:
     def changed_at(self) -> datetime:
         """When its newest change was made."""
         return time_of(self.stored.body.get("changed_at", 0))
+
+    @property
+    def not_before(self) -> datetime:
+        """The beginning of its validity."""
+        return time_of(self.stored.body["not_before"])
 
     @property
     def not_after(self) -> datetime:

@@ -12,7 +12,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Any, TypeAlias
 
 from infra.errors import Rejected
-from pki import der
+from pki import der, oids
 from pki.algorithms import Family, KeyType
 from pki.general_name import GeneralName, GeneralNameKind
 
@@ -315,7 +315,8 @@ class Profile:
     @property
     def reserved(self) -> bool:
         """Whether its certificates speak for a CA, so that they are not made on request."""
-        return self.ca or self.ocsp_no_check
+        purposes = () if self.extended_key_usage is None else self.extended_key_usage.purposes
+        return self.ca or self.ocsp_no_check or oids.OCSP_SIGNING in purposes
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Profile) and (

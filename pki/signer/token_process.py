@@ -19,6 +19,7 @@ import signal
 import socket
 import sys
 from collections import deque
+from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Lock, Thread
 from time import monotonic, thread_time
@@ -70,15 +71,19 @@ class _Outbox:
         self._since = 0.0
         self._lock = Lock()
 
-    def put(self, answer: Answer, *, more: bool = False) -> None:
-        """Send ``answer``, at once unless ``more`` will follow."""
+    def put(self, answer: Answer, *, more: Callable[[], bool] = lambda: False) -> None:
+        """Send ``answer``, at once unless ``more`` says that another will be put.
+
+        It is asked under the lock: whoever takes the last request puts its answer after all
+        others, sees that there are no more, and so sends what was held back.
+        """
         message = frame(answer)
         with self._lock:
             now = monotonic()
             if not self._waiting:
                 self._since = now
             self._waiting.append(message)
-            if more and now - self._since < _HOLD:
+            if now - self._since < _HOLD and more():
                 return
             data = b"".join(self._waiting)
             self._waiting.clear()
@@ -169,7 +174,7 @@ class _Sessions:
                 answer = failed(request.id, failure(error, "signing"))
             except Failure as error:
                 answer = failed(request.id, error)
-            outbox.put(answer, more=not queue.empty())
+            outbox.put(answer, more=lambda: not queue.empty())
 
 
 def failed(id: int, error: Failure) -> Failed:

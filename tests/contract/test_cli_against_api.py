@@ -231,7 +231,8 @@ async def test_log_verify_reports_what_was_altered(tmp_path: Path) -> None:
 
     whole = await run(tmp_path, handler({"ok": True, "size": 2}), "log", "verify")
     assert (whole.exit_code, json.loads(whole.output)) == (0, {"ok": True, "size": 2})
-    altered = {"ok": False, "size": 2, "first_altered": 1}
+    finding = {"code": "leaf-altered", "start": 1, "end": 2, "detail": "leaf 1 is altered"}
+    altered = {"ok": False, "size": 2, "first_altered": 1, "findings": [finding]}
     result = await run(tmp_path, handler(altered), "log", "verify")
     assert (result.exit_code, json.loads(result.output)) == (1, altered)
 

@@ -7,6 +7,7 @@ import hashlib
 import os
 import signal
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,9 @@ from infra.worker import Worker
 from pki.algorithms import KeyType, usual_algorithm
 from pki.certificate import parse_tbs
 from pki.names import parse_rfc4514
-from pki.preparation import Preparation, Prepare, Prepared, PrepareHere
+from pki.preparation import Preparation, Prepare, Prepared, PrepareHere, hash_of
 from pki.profile import Order
-from pki.request import assemble_request, build_request_info
+from pki.request import assemble_request, build_request_info, parse_request
 from pki.throwaway import Throwaway
 from pki.weak_keys import parse_blocklist
 from tests.unit.certificate_fixtures import ALGORITHM, ISSUING, NOW, PROFILES, SERIAL
@@ -59,18 +60,19 @@ async def test_what_is_prepared_says_what_was_asked(prepare: Prepare) -> None:
     assert said.issuer.der == ISSUING.subject
     assert prepared.subject == said.subject.rfc4514() == "CN=Alice Example,C=AQ"
     assert prepared.not_after == said.not_after
-    assert prepared.key_hash == hashlib.sha256(KEY.public_key_info).digest()
+    assert prepared.request.public_key_info == KEY.public_key_info
 
 
-async def test_the_hash_of_a_request_is_that_of_what_it_asks(prepare: Prepare) -> None:
-    first, again = (await ask(prepare, request())).request_hash, request()
-    assert (await ask(prepare, again)).request_hash == first
+def test_the_hash_of_a_request_is_that_of_what_it_asks() -> None:
+    profile, asked = PROFILES["citizen-authentication"], parse_request(request())
+    first = hash_of(profile, asked, Order())
+    assert hash_of(profile, parse_request(request()), Order()) == first
     others = [
-        await ask(prepare, request("CN=Bob,C=AQ")),
-        await ask(prepare, request(), profile="citizen-encryption"),
-        await ask(prepare, request(), order=Order(lifetime=NOW - NOW.replace(year=2025))),
+        hash_of(profile, parse_request(request("CN=Bob,C=AQ")), Order()),
+        hash_of(PROFILES["citizen-encryption"], asked, Order()),
+        hash_of(profile, asked, Order(lifetime=timedelta(days=1))),
     ]
-    assert len({first, *(other.request_hash for other in others)}) == 4
+    assert len({first, *others}) == 4
 
 
 @pytest.mark.parametrize(

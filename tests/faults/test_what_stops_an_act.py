@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cli.compose import running
 from cli.parts import Instance
 from conf.load import load
-from infra.errors import Rejected, Unavailable
+from infra.errors import Broken, Rejected, Unavailable
 from pki.algorithms import KeyType, usual_algorithm
 from pki.authority import Application
 from pki.general_name import encode_general_names, parse_general_name
 from pki.log.act import Act
 from pki.names import parse_rfc4514
 from pki.oids import SUBJECT_ALT_NAME
+from pki.preparation import Prepared, PrepareHere
+from pki.profile import Profile
 from pki.record import State
 from pki.request import RequestedExtension, assemble_request, build_request_info
 from pki.status import Good, RevocationReason, Revoked
@@ -111,3 +114,21 @@ async def test_a_finding_of_pkilint_stops_issuance(instance: Instance) -> None:
     assert not await instance.ledger.unfinished()
     good = Application("wild", request("CN=w.example.org", "dns:w.example.org"), "test")
     assert (await authority.issue(good)).state is State.issued
+
+
+async def test_what_another_process_has_built_is_not_believed(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = instance.hierarchy.authority("issuing")
+
+    class Liar(PrepareHere):
+        async def __call__(self, profile: Profile, *rest: Any) -> Prepared:
+            return await super().__call__(authority.profile("citizen-encryption"), *rest)
+
+    monkeypatch.setattr(authority, "_prepare", Liar())
+    before = await instance.ledger.sequence()
+    with pytest.raises(Broken) as broken:
+        await authority.issue(Application("citizen-authentication", request("CN=C,C=AQ"), "test"))
+    assert broken.value.code == "check-findings"
+    assert await instance.ledger.sequence() == before
+    assert not await instance.ledger.unfinished()

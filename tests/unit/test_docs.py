@@ -1,4 +1,4 @@
-"""The documentation keeps up with the product: links, commands, profile keys and error codes."""
+"""The documentation keeps up with the product: links, commands, profiles, codes, decisions."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from pathlib import Path
 import click
 import pytest
 
+from bench.__main__ import benchmarks
 from cli.main import digitalid
 from pki import oids
 from pki.algorithms import Family, KeyType
 from pki.general_name import GeneralNameKind
-from pki.profile import parse_profile
+from pki.profile import load_profiles, parse_profile
 from pki.profile.model import AccessMethod, AtIssuerEnd, KeyIdentifierMethod, Semantics
 
 ROOT = Path(__file__).parents[2]
@@ -209,6 +210,39 @@ def test_every_built_in_profile_is_listed() -> None:
     page = (ROOT / "docs" / "issuing.md").read_text()
     for file in (ROOT / "conf" / "profiles").glob("*.toml"):
         assert re.search(rf"^{re.escape(file.stem)} ", page, re.MULTILINE), file.stem
+
+
+def test_the_reserved_profiles_are_named() -> None:
+    page = (ROOT / "docs" / "issuing.md").read_text()
+    [sentence] = re.findall(r"^(.+) are reserved for", page, re.MULTILINE)
+    profiles = load_profiles(ROOT / "conf" / "profiles").values()
+    assert set(re.findall(r"`([^`]+)`", sentence)) == {p.name for p in profiles if p.reserved}
+
+
+def test_every_benchmark_is_described() -> None:
+    page = (ROOT / "docs" / "development.md").read_text().partition("## Benchmarks")[2]
+    assert sorted(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == benchmarks()
+
+
+def test_every_decision_is_listed_in_order() -> None:
+    listed = re.findall(
+        r"^(\d+)\. \[.+\]\(adr/(.+)\)$", (ROOT / "docs/README.md").read_text(), re.M
+    )
+    files = sorted(file.name for file in (ROOT / "docs" / "adr").glob("*.md"))
+    assert [name for _, name in listed] == files
+    for number, name in listed:
+        assert name.startswith(f"{int(number):04}-")
+        assert (ROOT / "docs" / "adr" / name).read_text().startswith(f"# {number}. ")
+
+
+def test_why_a_request_is_refused_is_described() -> None:
+    described = set(re.findall(r"`([a-z0-9-]+)`", _codes("issuing.md")))
+    described |= set(re.findall(r"`([a-z0-9-]+)`", _codes("operations.md")))
+    for module in ("authority", "weak_keys", "preparation"):
+        source = (ROOT / "pki" / f"{module}.py").read_text()
+        codes = set(re.findall(r'(?:Rejected|Unavailable|Broken)\(\s*"([a-z0-9-]+)"', source))
+        assert codes
+        assert codes - described == set(), module
 
 
 @pytest.mark.parametrize("name", ["issuing.md", "operations.md"])

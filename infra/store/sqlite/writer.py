@@ -25,10 +25,10 @@ from infra.store.sqlite.database import close_writer
 from infra.store.sqlite.errors import translate
 from infra.store.sqlite.schema import MAX_DOCUMENT, MAX_ROWS, Batch, Row
 
-# While several callers are at it, a batch waits a moment for more of them: the sync costs the same
-# for one as for all, and a caller that is alone does not wait.
+# While many callers are at it, a batch waits a moment for more of them: the sync costs the same for
+# one as for all. With a few, the moment would only be lost: each of them waits for its own.
 _GATHER: Final = 0.001  # seconds
-_ALONE: Final = 2  # units
+_FEW: Final = 12  # units of the last batch
 _MAX_OCTETS: Final = MAX_DOCUMENT  # of a batch; a single larger unit still goes, alone
 _LOG: Final = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ class Writer:
         """What is waiting, up to a batch, or at least one unit; nothing once it is the end."""
         unit = self._held or self._queue.get()
         self._held = None
-        if self._last > _ALONE:
+        if self._last > _FEW:
             sleep(_GATHER)
         units: list[Unit] = []
         rows = octets = 0

@@ -46,6 +46,8 @@ class Metrics:
 
     def watch(self, app: str) -> Middleware:
         """Middleware that counts and times the requests of ``app``."""
+        # Looking a metric up by its labels costs more than counting does.
+        children: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
 
         @web.middleware
         async def count(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -62,8 +64,14 @@ class Metrics:
                 status = answer.status
                 raise
             finally:
-                self._requests.labels(app, route, status).inc()
-                self._seconds.labels(app, route).observe(perf_counter() - started)
+                counted = children.get((route, status))
+                if counted is None:
+                    counted = children[route, status] = (
+                        self._requests.labels(app, route, status),
+                        self._seconds.labels(app, route),
+                    )
+                counted[0].inc()
+                counted[1].observe(perf_counter() - started)
 
         return count
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import msgspec
@@ -266,7 +267,9 @@ class Api:
                 "issued_at": moment(record.issued_at),
                 "pem": _pem(record.certificate),
                 "sha256": hashlib.sha256(record.certificate).hexdigest(),
-                "log_index": await self._engine.log.find(record.act_id),
+                "log_index": record.log_index
+                if record.log_index is not None
+                else await self._engine.log.find(record.act_id),
             }
         if isinstance(record.status, Revoked):
             suspect = record.status.invalidity_date
@@ -299,7 +302,12 @@ def _status(record: Record, now: datetime) -> str:
 
 def _chain(authority: Authority) -> list[str]:
     issuer = authority.issuer
-    return [] if issuer is None else [_pem(der) for der in (issuer.certificate, *issuer.chain)]
+    return [] if issuer is None else _pems((issuer.certificate, *issuer.chain))
+
+
+@lru_cache(maxsize=64)
+def _pems(certificates: tuple[bytes, ...]) -> list[str]:
+    return [_pem(der) for der in certificates]
 
 
 def _who(request: web.Request) -> str:

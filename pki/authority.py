@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from infra.errors import Broken, Failure, Rejected, Unavailable
 from infra.store.port import Conflict, Duplicate
@@ -87,7 +87,6 @@ class Authority:
         self._prepare = prepare
         self._checks = checks
         self._step = step
-        self._keys_in_flight: dict[bytes, str] = {}
         self._requests_in_flight: dict[str, asyncio.Future[None]] = {}
 
     def profile(self, name: str) -> Profile:
@@ -154,7 +153,7 @@ class Authority:
                 application.order,
             )
             self._step("built")
-            request, subject = prepared.request, prepared.subject
+            request = prepared.request
             findings = conformance.check(
                 prepared.tbs_certificate,
                 profile,
@@ -167,44 +166,63 @@ class Authority:
             )
             if findings:
                 raise Broken("check-findings", explain(findings))
-            key_hash = hashlib.sha256(request.public_key_info).digest()
-            # Of two applications for one key and two subjects at the same moment one loses.
-            if self._keys_in_flight.setdefault(key_hash, subject) != subject:
-                raise _key_reused()
-            try:
-                await self._key_is_free(key_hash, subject)
-                # A root is not linted: signed by a throwaway key it is not self-signed, and is
-                # judged as what it is not. Its profile has been, by ``pki.profile_check``.
-                if self.issuer is not None and _in_share(serial, self._checks.lint_share):
-                    await self._lint(profile, prepared.tbs_certificate)
-                self._step("checked")
-                record = await self._ledger.intend(
-                    Intent(
-                        ca=self.name,
-                        serial=serial,
-                        profile=profile.name,
-                        tbs_certificate=prepared.tbs_certificate,
-                        key_hash=key_hash,
-                        subject=subject,
-                        not_before=prepared.not_before,
-                        not_after=prepared.not_after,
-                        by=application.by,
-                        request_id=application.request_id,
-                        request_hash=hash_of(profile, request, application.order),
-                    )
-                )
-            except Duplicate as duplicate:
-                if duplicate.index == "id":
-                    continue  # this serial number is taken: draw another
-                raise Unavailable(
-                    "request-in-progress",
-                    "another node works on this request id; ask again for its certificate",
-                    retry_after=1.0,
-                ) from duplicate
-            finally:
-                self._keys_in_flight.pop(key_hash, None)
+            # A root is not linted: signed by a throwaway key it is not self-signed, and is judged
+            # as what it is not. Its profile has been, by ``pki.profile_check``.
+            if self.issuer is not None and _in_share(serial, self._checks.lint_share):
+                await self._lint(profile, prepared.tbs_certificate)
+            self._step("checked")
+            intent = Intent(
+                ca=self.name,
+                serial=serial,
+                profile=profile.name,
+                tbs_certificate=prepared.tbs_certificate,
+                key_hash=hashlib.sha256(request.public_key_info).digest(),
+                key_number=0,
+                subject=prepared.subject,
+                not_before=prepared.not_before,
+                not_after=prepared.not_after,
+                by=application.by,
+                request_id=application.request_id,
+                request_hash=hash_of(profile, request, application.order),
+            )
+            record = await self._intend(intent)
+            if record is None:
+                continue  # this serial number is taken: draw another
             self._step("intended")
             return await self._sign(record)
+
+    async def _intend(self, intent: Intent) -> Record | None:
+        """Write the intent down; nothing when its serial number is taken."""
+        while True:
+            try:
+                return await self._ledger.intend(intent)
+            except Duplicate as duplicate:
+                match duplicate.index:
+                    case "id":
+                        return None
+                    case "key":
+                        intent = await self._once_more(intent)
+                    case _:
+                        raise Unavailable(
+                            "request-in-progress",
+                            "another node works on this request id; ask again",
+                            retry_after=1.0,
+                        ) from duplicate
+
+    async def _once_more(self, intent: Intent) -> Intent:
+        """The intent for another certificate of a key that has some, if it may have it."""
+        use = await self._ledger.key_use(intent.key_hash)
+        if use.compromised:
+            raise Rejected(
+                "key-compromised",
+                "a certificate for this key was revoked because the key is compromised; "
+                "make a new key",
+            )
+        if use.subjects - {intent.subject}:
+            raise Rejected(
+                "key-reused", "this key is certified for another subject; make a new key"
+            )
+        return replace(intent, key_number=use.next_number)
 
     async def _sign(self, record: Record) -> Record:
         """Sign an intent and keep the certificate. An intent whose asker cannot come back for
@@ -248,19 +266,6 @@ class Authority:
                 continue  # another node was faster
         return finished
 
-    async def _key_is_free(self, key_hash: bytes, subject: str) -> None:
-        use = await self._ledger.key_use(key_hash)
-        if use is None:
-            return
-        if use.compromised:
-            raise Rejected(
-                "key-compromised",
-                "a certificate for this key was revoked because the key is compromised; "
-                "make a new key",
-            )
-        if use.subjects != {subject}:
-            raise _key_reused()
-
     async def _lint(self, profile: Profile, tbs: bytes) -> None:
         algorithm, key_type = self.signer.algorithm, self.signer.key_type
         signature = Throwaway.of(key_type, algorithm).sign(tbs)
@@ -275,10 +280,6 @@ class Authority:
         ]
         if errors:
             raise Rejected("lint-findings", explain(errors))
-
-
-def _key_reused() -> Rejected:
-    return Rejected("key-reused", "this key is certified for another subject; make a new key")
 
 
 def _in_share(serial: int, share: float) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import base64
+from binascii import b2a_base64
 from collections.abc import Sequence
 from typing import Final
 
@@ -30,10 +30,10 @@ _MAXIMUM_KEY_SIZE: Final = 64 * 1024
 def encode_pem(label: str, content: bytes) -> bytes:
     """One block of textual encoding (RFC 7468 §2); ``label``: ``CERTIFICATE``, ``X509 CRL``,
     ``PKCS7``, ``CERTIFICATE REQUEST`` …"""
-    text = base64.b64encode(content)
-    lines = b"\n".join(text[start : start + 64] for start in range(0, len(text), 64))
+    # 48 octets make a line of 64 characters, which b2a_base64 ends by itself.
+    lines = b"".join([b2a_base64(content[at : at + 48]) for at in range(0, len(content) or 1, 48)])
     name = label.encode("ascii")
-    return b"-----BEGIN %s-----\n%s\n-----END %s-----\n" % (name, lines, name)
+    return b"-----BEGIN %s-----\n%s-----END %s-----\n" % (name, lines, name)
 
 
 def encode_pem_certificates(certificates: Sequence[bytes]) -> bytes:

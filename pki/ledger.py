@@ -12,6 +12,8 @@ Invariants:
 
 - a serial number is used once per CA: it is the document's id;
 - a request id leads to one certificate: a unique index;
+- the certificates of one key are numbered from 0: a unique index, so whoever certifies a key that
+  is known hears of it, from the database and not from a look-up that may be late;
 - the sequence number of a change is unique, and changes commit in its order.
 """
 
@@ -56,17 +58,25 @@ CLOCK_TOLERANCE: Final = timedelta(seconds=2)
 
 LOG_CURSOR: Final = "log"
 
+KEY_HISTORY: Final = 64
+"""Certificates of one key that are looked at before it gets another."""
+
 COMPROMISE: Final = (RevocationReason.keyCompromise, RevocationReason.cACompromise)
 """Reasons after which a key is never certified again."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeyUse:
-    """For whom a key was certified: one subject, or two of several; and whether it was ever
-    revoked as compromised."""
+    """What a key was certified for.
+
+    ``subjects``: of its newest certificates, of which there is one as long as nobody is let have
+    another's key; ``compromised``: whether one was ever revoked for that; ``next_number``: what
+    its next certificate takes.
+    """
 
     subjects: frozenset[str]
     compromised: bool
+    next_number: int
 
 
 class Ledger:
@@ -143,7 +153,8 @@ class Ledger:
     async def intend(self, intent: Intent) -> Record:
         """Reserve the serial number and write the intent down, durably, in one change.
 
-        Errors: ``Duplicate`` of ``id`` (the serial number) or of ``request``.
+        Errors: ``Duplicate`` of ``id`` (the serial number), of ``key`` (with its number) or of
+        ``request``.
         """
         now = self.now()
         body: Document = {
@@ -154,6 +165,7 @@ class Ledger:
             "subject": intent.subject,
             "tbs": intent.tbs_certificate,
             "key_hash": intent.key_hash,
+            "key_number": intent.key_number,
             "not_before": micros(intent.not_before),
             "not_after": micros(intent.not_after),
             "by": intent.by,
@@ -174,9 +186,8 @@ class Ledger:
 
     async def void(self, record: Record, why: str) -> Record:
         """Give an intent up: its serial number stays used, and the log says why."""
-        # The request id and the key are free again for whoever asks once more.
-        gone = ("request", "key_hash")
-        return await self._end(record, gone, {"state": State.void.value, "void": why})
+        # The request id is free again for whoever asks once more.
+        return await self._end(record, ("request",), {"state": State.void.value, "void": why})
 
     async def _end(
         self, record: Record, gone: tuple[str, ...], new: Document, *, issued: bool = False
@@ -199,10 +210,10 @@ class Ledger:
             self._unlogged.remove(sequence)  # there is nothing to log
             raise
         self._step("kept")
-        await self._log.append(act_of(after))
+        index = await self._log.append(act_of(after))
         self._unlogged.remove(sequence)
         self._step("logged")
-        return after
+        return Record(after.stored, index)
 
     async def logged(self, record: Record) -> int:
         """The place of an issued certificate in the log, which is written now if a full disk
@@ -250,17 +261,19 @@ class Ledger:
         found = await self._store.find(CERTIFICATES, "request", (f"{ca}/{request_id}",), limit=1)
         return Record(found[0]) if found else None
 
-    async def key_use(self, key_hash: bytes) -> KeyUse | None:
-        """What is known of a public key (SHA-256 of its SubjectPublicKeyInfo), if anything."""
-        first = await self._store.find(CERTIFICATES, "key", (key_hash,), limit=1)
-        if not first:
-            return None
-        # In order of the subject: if the first and the last are the same, they all are.
-        last = await self._store.find(CERTIFICATES, "key", (key_hash,), reverse=True, limit=1)
+    async def key_use(self, key_hash: bytes) -> KeyUse:
+        """What is known of a public key (SHA-256 of its SubjectPublicKeyInfo) that is in use."""
+        found = await self._store.find(
+            CERTIFICATES, "key", (key_hash,), reverse=True, limit=KEY_HISTORY
+        )
         compromised = await self._store.find(CERTIFICATES, "compromised", (key_hash,), limit=1)
+        known = [Record(stored) for stored in found]
         return KeyUse(
-            subjects=frozenset(str(stored.body["subject"]) for stored in (*first, *last)),
+            subjects=frozenset(
+                record.subject for record in known if record.state is not State.void
+            ),
             compromised=bool(compromised),
+            next_number=integer_of(found[0].body["key_number"]) + 1 if found else 0,
         )
 
     async def by_subject(self, subject: str, *, limit: int) -> list[Record]:

@@ -18,7 +18,7 @@ CERTIFICATES: Final = Collection(
     "certificates",
     (
         Index("request", ("request",), unique=True),
-        Index("key", ("key_hash", "subject")),
+        Index("key", ("key_hash", "key_number"), unique=True),
         Index("compromised", ("compromised_key",)),
         Index("subject", ("subject",)),
         Index("sequence", ("sequence",), unique=True),
@@ -40,7 +40,8 @@ class State(StrEnum):
 class Intent:
     """A certificate that is about to be signed.
 
-    ``tbs_certificate``: DER; ``key_hash``: SHA-256 of the SubjectPublicKeyInfo; ``request_hash``:
+    ``tbs_certificate``: DER; ``key_hash``: SHA-256 of the SubjectPublicKeyInfo; ``key_number``: 0
+    for the first certificate of this key, then one more each; ``request_hash``:
     SHA-256 of what was asked for, so that a request id cannot be used for something else;
     ``by``: who asked, for the log.
     """
@@ -50,6 +51,7 @@ class Intent:
     profile: str
     tbs_certificate: bytes
     key_hash: bytes
+    key_number: int
     subject: str
     not_before: datetime
     not_after: datetime
@@ -60,9 +62,13 @@ class Intent:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A certificate as the ledger knows it: a typed view of its document."""
+    """A certificate as the ledger knows it: a typed view of its document.
+
+    ``log_index``: where its leaf is in the log, if whoever made this knew.
+    """
 
     stored: Stored
+    log_index: int | None = None
 
     @property
     def ca(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from pki.names import parse_rfc4514
 from pki.oids import SUBJECT_ALT_NAME
 from pki.preparation import Prepared, PrepareHere
 from pki.profile import Profile
-from pki.record import State
+from pki.record import Record, State
 from pki.request import RequestedExtension, assemble_request, build_request_info
 from pki.status import Good, RevocationReason, Revoked
 from pki.throwaway import Throwaway
@@ -132,3 +133,35 @@ async def test_what_another_process_has_built_is_not_believed(
     assert broken.value.code == "check-findings"
     assert await instance.ledger.sequence() == before
     assert not await instance.ledger.unfinished()
+
+
+async def test_of_two_subjects_with_one_key_at_the_same_moment_one_is_refused(
+    instance: Instance,
+) -> None:
+    authority = instance.hierarchy.authority("issuing")
+    answers = await asyncio.gather(
+        *(
+            authority.issue(
+                Application("citizen-authentication", request(f"CN={name},C=AQ"), "test")
+            )
+            for name in ("D", "E", "D")
+        ),
+        return_exceptions=True,
+    )
+    refused = [answer for answer in answers if isinstance(answer, Rejected)]
+    assert [failure.code for failure in refused] == ["key-reused"]
+    issued = {answer.subject for answer in answers if isinstance(answer, Record)}
+    assert len(issued) == 1
+
+
+async def test_a_key_can_be_certified_again_for_its_subject(instance: Instance) -> None:
+    authority = instance.hierarchy.authority("issuing")
+    asked = Application("citizen-authentication", request("CN=F,C=AQ"), "test")
+    serials = {(await authority.issue(asked)).serial for _ in range(5)}
+    assert len(serials) == 5
+    await instance.ledger.revoke(
+        "issuing", serials.pop(), reason=RevocationReason.keyCompromise, by="test"
+    )
+    with pytest.raises(Rejected) as refused:
+        await authority.issue(asked)
+    assert refused.value.code == "key-compromised"

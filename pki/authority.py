@@ -22,7 +22,7 @@ from pki.findings import Severity, explain
 from pki.issuer import Issuer
 from pki.ledger import Ledger
 from pki.lint import Linter
-from pki.preparation import Prepare, hash_of
+from pki.preparation import Prepare, Task, hash_of
 from pki.profile import Profile
 from pki.record import Intent, Record, State
 from pki.request import parse_request
@@ -143,7 +143,7 @@ class Authority:
         while True:
             serial = new_serial(now, os.urandom(RANDOM_OCTETS))
             self._step("reserved")
-            prepared = await self._prepare(
+            task = Task(
                 profile,
                 self.issuer,
                 self.signer.algorithm,
@@ -152,6 +152,7 @@ class Authority:
                 now,
                 application.order,
             )
+            prepared = await self._prepare(task)
             self._step("built")
             request = prepared.request
             findings = conformance.check(

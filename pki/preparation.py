@@ -43,39 +43,42 @@ class Prepared:
     not_after: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is to be prepared: a certificate of ``profile`` for ``request`` (PKCS#10, PEM or DER).
+
+    ``issuer``: None for a self-signed one; ``algorithm``: what it will be signed with.
+    """
+
+    profile: Profile
+    issuer: Issuer | None
+    algorithm: SignatureAlgorithm
+    request: bytes
+    serial: SerialNumber
+    now: datetime
+    order: Order
+
+
 class Prepare(Protocol):
     """``prepare``, wherever it is done."""
 
-    async def __call__(
-        self,
-        profile: Profile,
-        issuer: Issuer | None,
-        algorithm: SignatureAlgorithm,
-        request: bytes,
-        serial: SerialNumber,
-        now: datetime,
-        order: Order,
-    ) -> Prepared: ...
+    async def __call__(self, task: Task) -> Prepared: ...
 
 
-def prepare(
-    profile: Profile,
-    issuer: Issuer | None,
-    algorithm: SignatureAlgorithm,
-    request: bytes,
-    serial: SerialNumber,
-    now: datetime,
-    order: Order,
-    blocked: KeyBlocklist = NO_BLOCKLIST,
-) -> Prepared:
-    """Read a request (PKCS#10, PEM or DER), and build its certificate.
+def prepare(task: Task, blocked: KeyBlocklist) -> Prepared:
+    """Read a request, and build its certificate.
 
-    ``issuer``: None for a self-signed certificate; ``blocked``: keys that are refused. Errors:
-    those of ``parse_request`` and ``draft``.
+    ``blocked``: keys that are refused. Errors: those of ``parse_request`` and ``draft``.
     """
-    asked = parse_request(request, blocklist=blocked)
+    asked = parse_request(task.request, blocklist=blocked)
     made = draft(
-        profile, asked, issuer, signature_algorithm=algorithm, serial=serial, now=now, order=order
+        task.profile,
+        asked,
+        task.issuer,
+        signature_algorithm=task.algorithm,
+        serial=task.serial,
+        now=task.now,
+        order=task.order,
     )
     return Prepared(asked, made.tbs, made.subject.rfc4514(), made.not_before, made.not_after)
 
@@ -100,18 +103,9 @@ class PrepareHere:
     def __init__(self, blocked: KeyBlocklist = NO_BLOCKLIST) -> None:
         self._blocked = blocked
 
-    async def __call__(
-        self,
-        profile: Profile,
-        issuer: Issuer | None,
-        algorithm: SignatureAlgorithm,
-        request: bytes,
-        serial: SerialNumber,
-        now: datetime,
-        order: Order,
-    ) -> Prepared:
+    async def __call__(self, task: Task) -> Prepared:
         """See ``prepare``."""
-        return prepare(profile, issuer, algorithm, request, serial, now, order, self._blocked)
+        return prepare(task, self._blocked)
 
 
 class _Definitions(msgspec.Struct, frozen=True, array_like=True):
@@ -169,27 +163,18 @@ class Preparation:
         self._workers = [Worker(__name__, *arguments) for _ in range(processes)]
         self._turns = cycle(self._workers)
 
-    async def __call__(
-        self,
-        profile: Profile,
-        issuer: Issuer | None,
-        algorithm: SignatureAlgorithm,
-        request: bytes,
-        serial: SerialNumber,
-        now: datetime,
-        order: Order,
-    ) -> Prepared:
+    async def __call__(self, task: Task) -> Prepared:
         """See ``prepare``; ``Unavailable("worker-died")`` besides."""
-        if len(request) > MAXIMUM_SIZE:
-            parse_request(request)  # refuses it without looking
+        if len(task.request) > MAXIMUM_SIZE:
+            parse_request(task.request)  # refuses it without looking
         question = _Question(
-            profile.fingerprint,
-            b"" if issuer is None else issuer.certificate,
-            algorithm.name,
-            request,
-            serial.to_bytes(20, "big"),
-            now,
-            order,
+            task.profile.fingerprint,
+            b"" if task.issuer is None else task.issuer.certificate,
+            task.algorithm.name,
+            task.request,
+            task.serial.to_bytes(20, "big"),
+            task.now,
+            task.order,
         )
         worker = next(self._turns)
         try:
@@ -198,7 +183,7 @@ class Preparation:
             # Preparing has no effect, so once more does no harm.
             answer = _answer(await worker.ask(_encode(question)))
         if isinstance(answer, _Undefined):
-            definitions = _Definitions(profile.name, dict(profile.content), issuer)
+            definitions = _Definitions(task.profile.name, dict(task.profile.content), task.issuer)
             question = msgspec.structs.replace(question, definitions=definitions)
             answer = _answer(await worker.ask(_encode(question)))
         match answer:
@@ -237,7 +222,7 @@ class _Desk:
         if profile is None or question.issuer not in self._issuers:
             return _encode(_Undefined())
         try:
-            prepared = prepare(
+            task = Task(
                 profile,
                 self._issuers[question.issuer],
                 SIGNATURE_ALGORITHMS[question.algorithm],
@@ -245,8 +230,8 @@ class _Desk:
                 SerialNumber(int.from_bytes(question.serial, "big")),
                 question.now,
                 question.order,
-                self._blocked,
             )
+            prepared = prepare(task, self._blocked)
         except Rejected as rejected:
             return _encode(_Refused(rejected.code, rejected.detail))
         except Broken as broken:

@@ -17,7 +17,7 @@ from infra.worker import Worker
 from pki.algorithms import KeyType, usual_algorithm
 from pki.certificate import parse_tbs
 from pki.names import parse_rfc4514
-from pki.preparation import Preparation, Prepare, Prepared, PrepareHere, hash_of
+from pki.preparation import Preparation, Prepare, Prepared, PrepareHere, Task, hash_of
 from pki.profile import Order
 from pki.request import assemble_request, build_request_info, parse_request
 from pki.throwaway import Throwaway
@@ -49,7 +49,7 @@ async def ask(
     order: Order | None = None,
 ) -> Prepared:
     return await prepare(
-        PROFILES[profile], ISSUING, ALGORITHM, asked, SERIAL, NOW, order or Order()
+        Task(PROFILES[profile], ISSUING, ALGORITHM, asked, SERIAL, NOW, order or Order())
     )
 
 

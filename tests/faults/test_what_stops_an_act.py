@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,8 +19,7 @@ from pki.general_name import encode_general_names, parse_general_name
 from pki.log.act import Act
 from pki.names import parse_rfc4514
 from pki.oids import SUBJECT_ALT_NAME
-from pki.preparation import Prepared, PrepareHere
-from pki.profile import Profile
+from pki.preparation import Prepared, PrepareHere, Task
 from pki.record import Record, State
 from pki.request import RequestedExtension, assemble_request, build_request_info
 from pki.status import Good, RevocationReason, Revoked
@@ -123,8 +122,9 @@ async def test_what_another_process_has_built_is_not_believed(
     authority = instance.hierarchy.authority("issuing")
 
     class Liar(PrepareHere):
-        async def __call__(self, profile: Profile, *rest: Any) -> Prepared:
-            return await super().__call__(authority.profile("citizen-encryption"), *rest)
+        async def __call__(self, task: Task) -> Prepared:
+            other = authority.profile("citizen-encryption")
+            return await super().__call__(replace(task, profile=other))
 
     monkeypatch.setattr(authority, "_prepare", Liar())
     before = await instance.ledger.sequence()

@@ -33,7 +33,7 @@ from crl.issuer import COLLECTIONS as CRL_COLLECTIONS
 from crl.issuer import CrlIssuer
 from crl.schedule import Schedule, Timing
 from infra.clock import Clock, SystemClock
-from infra.errors import Failure, Rejected
+from infra.errors import Failure, Rejected, Unavailable
 from infra.http.app import make_app, serve_app, serve_unix
 from infra.http.auth import authenticate
 from infra.state import ADMIN_SOCKET, kept_secret, owned
@@ -233,7 +233,9 @@ async def _open(
             checkpoint=step,
         )
         await crl_issuer.recover()
-        if not crl_issuer.published:
+        try:
+            crl_issuer.current()
+        except Unavailable:
             await crl_issuer.issue()  # a CA that answers has a CRL from its first moment on
         instance.crls[name] = crl_issuer
         debounce = settings.crl.debounce if gather else timedelta(0)

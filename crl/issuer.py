@@ -157,11 +157,6 @@ class CrlIssuer:
             raise Unavailable("no-crl-yet", f"CA {self.name} has not made a CRL yet; try again")
         return self._current
 
-    @property
-    def published(self) -> bool:
-        """Whether there is a CRL to serve."""
-        return self._current is not None
-
     async def by_number(self, number: int) -> IssuedCrl:
         """A CRL that was published, now or earlier. Errors: ``no-such-crl``."""
         if self._current is not None and self._current.number == number:

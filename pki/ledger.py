@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, cast
 
@@ -32,7 +31,9 @@ from pki.log.act import Act, encode, parse
 from pki.log.log import Log
 from pki.record import (
     CERTIFICATES,
+    COMPROMISE,
     Intent,
+    KeyUse,
     Record,
     State,
     act_of,
@@ -60,23 +61,6 @@ LOG_CURSOR: Final = "log"
 
 KEY_HISTORY: Final = 64
 """Certificates of one key that are looked at before it gets another."""
-
-COMPROMISE: Final = (RevocationReason.keyCompromise, RevocationReason.cACompromise)
-"""Reasons after which a key is never certified again."""
-
-
-@dataclass(frozen=True, slots=True)
-class KeyUse:
-    """What a key was certified for.
-
-    ``subjects``: of its newest certificates, of which there is one as long as nobody is let have
-    another's key; ``compromised``: whether one was ever revoked for that; ``next_number``: what
-    its next certificate takes.
-    """
-
-    subjects: frozenset[str]
-    compromised: bool
-    next_number: int
 
 
 class Ledger:
@@ -406,15 +390,15 @@ class Ledger:
         return after
 
     async def _all_unfinished(self) -> list[Stored]:
-        found: list[Stored] = []
-        low = 0
-        while page := await self._store.find(CERTIFICATES, "unfinished", low=low, limit=1000):
-            new = [stored for stored in page if all(stored.id != other.id for other in found)]
-            if not new:
-                break
-            found += new
-            low = integer_of(page[-1].body["unfinished_since"])
-        return found
+        found: dict[str, Stored] = {}
+        low, known = 0, -1
+        while len(found) > known:
+            known = len(found)
+            page = await self._store.find(CERTIFICATES, "unfinished", low=low)
+            found |= {stored.id: stored for stored in page}
+            if page:
+                low = integer_of(page[-1].body["unfinished_since"])
+        return list(found.values())
 
     def _next(self, now: datetime) -> int:
         # Taken just before the write is queued, with no await between: the store commits in the

@@ -162,6 +162,24 @@ class Record:
         return f"{'void' if self.state is State.void else 'issue'}/{self.stored.id}"
 
 
+COMPROMISE: Final = (RevocationReason.keyCompromise, RevocationReason.cACompromise)
+"""Reasons after which a key is never certified again."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyUse:
+    """What a key was certified for.
+
+    ``subjects``: of its newest certificates, of which there is one as long as nobody is let have
+    another's key; ``compromised``: whether one was ever revoked for that; ``next_number``: what
+    its next certificate takes.
+    """
+
+    subjects: frozenset[str]
+    compromised: bool
+    next_number: int
+
+
 def act_of(record: Record) -> Act:
     """The act that made a certificate what it is: the same whenever it is asked for."""
     body = record.stored.body

@@ -53,7 +53,7 @@ async def run(quick: bool) -> list[dict[str, str | float]]:
     hashed = _hashing([encode(act) for act in acts])
     return [
         _figure(
-            "log append, durable, 64 callers", "acts/s", appends, "executemany in 64s", inserts, 0.15
+            "log append, durable, 64 callers", "acts/s", appends, "executemany by 64", inserts, 0.15
         ),
         _figure("log verify", "leaves/s", replayed, "one SHA-256 a leaf", hashed, 0.1),
     ]

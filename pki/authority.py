@@ -184,7 +184,9 @@ class Authority:
                 not_after=prepared.not_after,
                 by=application.by,
                 request_id=application.request_id,
-                request_hash=hash_of(profile, request, application.order),
+                request_hash=b""
+                if application.request_id is None
+                else hash_of(profile, request, application.order),
             )
             record = await self._intend(intent)
             if record is None:

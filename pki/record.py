@@ -42,7 +42,8 @@ class Intent:
 
     ``tbs_certificate``: DER; ``key_hash``: SHA-256 of the SubjectPublicKeyInfo; ``key_number``: 0
     for the first certificate of this key, then one more each; ``request_hash``:
-    SHA-256 of what was asked for, so that a request id cannot be used for something else;
+    SHA-256 of what was asked for, so that a request id cannot be used for something else (empty
+    without one);
     ``by``: who asked, for the log.
     """
 

@@ -46,6 +46,11 @@ async def read_body(request: web.Request, limit: int | None = None) -> bytes:
         raise _too_large(most)
     chunks = bytearray()
     try:
+        if request.content.is_eof():  # it came with its header: there is nothing to wait for
+            whole = request.content.read_nowait()
+            if len(whole) > most:
+                raise _too_large(most)
+            return whole
         async with asyncio.timeout(limits.read):
             async for chunk in request.content.iter_any():
                 chunks += chunk

@@ -28,9 +28,9 @@ _PATIENCE: Final = 5.0  # seconds for the process to end by itself
 class Worker:
     """One such process, of the module ``module``, which calls ``work`` when it is run.
 
-    ``arguments``: for the module, ``sys.argv[2:]`` there; ``patience``: seconds after which it is
-    ended if it does not answer. It is started by the first question, and again by the next one
-    after it died.
+    ``arguments``: for the module, ``sys.argv[2:]`` there; ``patience``: seconds without any answer
+    after which it is ended. It is started by the first question, and again by the next one after
+    it died.
     """
 
     def __init__(self, module: str, *arguments: str, patience: float = 30.0) -> None:
@@ -49,12 +49,7 @@ class Worker:
             line = await self._start()
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         line.put(question, answer)
-        try:
-            async with asyncio.timeout(self._patience):
-                return await answer
-        except TimeoutError as error:
-            line.kill()
-            raise Unavailable("worker-died", f"{self._module} did not answer in time") from error
+        return await answer
 
     async def close(self) -> None:
         """End the process, after the questions that it was asked."""
@@ -78,7 +73,9 @@ class Worker:
                 )
             ours.setblocking(False)
             loop = asyncio.get_running_loop()
-            _, line = await loop.create_connection(lambda: _Line(process), sock=ours)
+            _, line = await loop.create_connection(
+                lambda: _Line(process, self._patience), sock=ours
+            )
             self._line = line
             return line
 
@@ -86,8 +83,11 @@ class Worker:
 class _Line(asyncio.Protocol):
     """The questions under way, and the answers as they come."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], patience: float) -> None:
         self._process = process
+        self._patience = patience
+        self._answered = 0
+        self._watch: asyncio.TimerHandle | None = None
         self._waiting: deque[asyncio.Future[bytes]] = deque()
         self._incoming = bytearray()
         self._transport: asyncio.Transport | None = None
@@ -98,6 +98,8 @@ class _Line(asyncio.Protocol):
         if self._transport is not None:
             self._transport.write(_frame(question))
         self._waiting.append(answer)
+        if self._watch is None:
+            self._look_later()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # of a stream socket
@@ -106,6 +108,7 @@ class _Line(asyncio.Protocol):
         self._incoming += data
         messages, used = _messages(self._incoming)
         del self._incoming[:used]
+        self._answered += len(messages)
         for message in messages:
             future = self._waiting.popleft()
             if not future.done():
@@ -113,13 +116,26 @@ class _Line(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.broken = True
+        if self._watch is not None:
+            self._watch.cancel()
         for future in self._waiting:
             if not future.done():
                 future.set_exception(Unavailable("worker-died", "a helper process died; try again"))
         self._waiting.clear()
 
-    def kill(self) -> None:
-        self._process.kill()
+    def _look_later(self) -> None:
+        # One timer for all who wait: the process answers in order, so any answer is a sign of life.
+        loop = asyncio.get_running_loop()
+        self._watch = loop.call_later(self._patience, self._look, self._answered)
+
+    def _look(self, answered: int) -> None:
+        self._watch = None
+        if not self._waiting:
+            return
+        if self._answered == answered:
+            self._process.kill()
+        else:
+            self._look_later()
 
     async def close(self) -> None:
         while self._waiting and not self.broken:

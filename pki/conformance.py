@@ -82,7 +82,7 @@ def check(
             *_frame(tbs, certificate, fields, serial, signature_algorithm),
             *_names(fields, issuer),
             *_validity(certificate, fields, profile, issuer, now, order),
-            *_subject(certificate, fields, profile.subject, order.subject or request.subject),
+            *_subject(fields, profile.subject, order.subject or request.subject),
             *_key(fields, profile, request),
             *_extensions(fields, profile, request, issuer, order),
         ]
@@ -180,20 +180,43 @@ def _validity(
         yield "validity-end", "notAfter lies before notBefore"
 
 
-def _subject(
-    certificate: x509.Certificate, fields: _Fields, rule: SubjectRule, requested: bytes
-) -> _Found:
+# How the characters of each string type are written (RFC 5280 §4.1.2.4).
+_CHARSETS: Final = {
+    der.UTF8_STRING: "utf-8",
+    der.PRINTABLE_STRING: "ascii",
+    der.IA5_STRING: "ascii",
+    0x14: "latin-1",
+    0x1C: "utf-32-be",
+    0x1E: "utf-16-be",
+}
+
+
+def _rdns(name: bytes) -> list[list[tuple[str, str, der.Tag]]]:
+    """The attributes of each RDN: type, text, string type. Read here and not by cryptography,
+    whose Name takes three times as long, on the way of every certificate."""
+    rdns = []
+    outer = der.one(name, der.SEQUENCE)
+    while outer:
+        rdn = outer.enter(der.SET)
+        pairs = []
+        while rdn:
+            attribute = rdn.enter(der.SEQUENCE)
+            oid = attribute.object_identifier()
+            tag, start, stop = attribute.header()
+            attribute.done()
+            charset = _CHARSETS.get(tag)
+            pairs.append((oid, name[start:stop].decode(charset) if charset else "", tag))
+        rdns.append(pairs)
+    return rdns
+
+
+def _subject(fields: _Fields, rule: SubjectRule, requested: bytes) -> _Found:
     held: list[tuple[str, str]] = []
     place = -1
-    for rdn in certificate.subject.rdns:
-        pairs = [
-            (attribute.oid.dotted_string, attribute.value, attribute._type.value)
-            for attribute in rdn
-        ]
+    for pairs in _rdns(fields.subject):
         if len(pairs) != 1:
             yield "subject", "an RDN holds several attributes"
-        for oid, value, tag in pairs:
-            text = value if isinstance(value, str) else ""
+        for oid, text, tag in pairs:
             yield from _attribute(rule, oid, text, tag)
             if rule.rewrite and (order := rule.order.get(oid, -1)) < place:
                 yield "subject", "the attributes are not in the order of the profile"

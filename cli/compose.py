@@ -32,7 +32,7 @@ from crl.http import crl_routes
 from crl.issuer import COLLECTIONS as CRL_COLLECTIONS
 from crl.issuer import CrlIssuer
 from crl.schedule import Schedule, Timing
-from infra.clock import Clock, SystemClock
+from infra.clock import SystemClock
 from infra.errors import Failure, Rejected, Unavailable
 from infra.http.app import make_app, serve_app, serve_unix
 from infra.http.auth import authenticate
@@ -79,7 +79,6 @@ async def running(
     serving: bool,
     socket: Path = ADMIN_SOCKET,
     step: Callable[[str], None] = lambda step: None,
-    clock: Clock | None = None,
 ) -> AsyncIterator[Instance]:
     """An instance of the product on its state folder, with its administration socket open.
 
@@ -89,7 +88,7 @@ async def running(
     tests. Errors: ``state-locked`` and everything that opening the store, the keys and the
     profiles can refuse.
     """
-    clock = clock or SystemClock()
+    clock = SystemClock()
     home = settings.home
     async with AsyncExitStack() as stack:
         stack.enter_context(owned(home))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from conf.schema import Settings
 from infra.errors import Rejected, Unavailable
 from infra.secrets import Secret
-from infra.state import kept_secret
+from infra.state import kept_secret, sync_folder
 from pki.signer import FileKeys, Keys, TokenKeys
 from pki.signer.softhsm import configure, find_module, init_token
 from pki.signer.uri import Pkcs11Uri
@@ -68,13 +69,18 @@ async def _token(settings: Settings, *, new: bool) -> tuple[TokenKeys | None, st
 
 
 def _own_token(settings: Settings, module: Path, folder: Path) -> None:
-    """Make a SoftHSM token in the home folder."""
+    """Make a SoftHSM token in the home folder: whole, with its PIN, or not at all."""
     reference = settings.keys.pin
     if reference.scheme == "file":
         kept_secret(Path(reference.location))
     pin = Secret(str(reference), what="PIN of the new token")()
     so_pin = kept_secret(settings.home / "secrets" / "token.so-pin")
-    init_token(module, folder, settings.keys.token_label, so_pin.encode(), pin)
+    unfinished = folder.with_name(f".{folder.name}.new")
+    for leftover in (unfinished, folder):  # of a start that was interrupted; neither has a token
+        shutil.rmtree(leftover, ignore_errors=True)
+    init_token(module, unfinished, settings.keys.token_label, so_pin.encode(), pin)
+    unfinished.rename(folder)
+    sync_folder(folder.parent)
 
 
 def _token_keys(settings: Settings, module: Path, environment: Mapping[str, str]) -> TokenKeys:

@@ -66,9 +66,19 @@ def kept_secret(path: Path, octets: int = 32) -> str:
                 pass
             finally:
                 temporary.unlink()
+            sync_folder(path.parent)
         return path.read_text().strip()
     except OSError as error:
         raise unusable(path, error) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive power loss. Errors: ``OSError``."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def unusable(path: Path, error: OSError) -> Rejected | Unavailable:

@@ -40,7 +40,8 @@ BASE: Final = "/api/v1"
 MAX_BODY: Final = 256 * 1024
 MAX_PAGE: Final = 1000
 DEFAULT_CA: Final = "issuing"
-_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/@-]{1,128}")
+# Ids that begin with a dot are the program's own (``pki.hierarchy``): nobody else can take one.
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}")
 _DURATION: Final = re.compile(r"([1-9][0-9]{0,5})([smhdy])")
 _UNITS: Final = {
     "s": timedelta(seconds=1),
@@ -109,7 +110,8 @@ class Api:
         body = await _decoded(request, IssueBody)
         if body.request_id is not None and not _REQUEST_ID.fullmatch(body.request_id):
             raise Rejected(
-                "bad-request-id", "a request id is 1 to 128 letters, digits or . _ : / @ -"
+                "bad-request-id",
+                "a request id is a letter or digit, then up to 127 of them or . _ : / @ -",
             )
         authority = self._engine.hierarchy.authority(body.ca)
         if authority.profile(body.profile).reserved:

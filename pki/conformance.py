@@ -192,8 +192,7 @@ _CHARSETS: Final = {
 
 
 def _rdns(name: bytes) -> list[list[tuple[str, str, der.Tag]]]:
-    """The attributes of each RDN: type, text, string type. Read here and not by cryptography,
-    whose Name takes three times as long, on the way of every certificate."""
+    """The attributes of each RDN: type, text, string type; cryptography's Name takes longer."""
     rdns = []
     outer = der.one(name, der.SEQUENCE)
     while outer:

@@ -141,7 +141,7 @@ class Hierarchy:
         authority = self._authority(plan.name, None, signer)
         record = await (parent or authority).issue(
             Application(
-                profile=plan.profile, request=request, by=SYSTEM, request_id=f"ca/{plan.name}"
+                profile=plan.profile, request=request, by=SYSTEM, request_id=f".ca/{plan.name}"
             )
         )
         chain: list[bytes] = []
@@ -197,7 +197,7 @@ class Hierarchy:
                     profile=subject.name,
                     request=await _request(signer, _responder_subject(authority.issuer)),
                     by=SYSTEM,
-                    request_id=f"ocsp/{count}",
+                    request_id=f".ocsp/{count}",
                 )
             )
             if record.not_after - self._ledger.now() > renew_before:

@@ -217,3 +217,14 @@ def test_a_reason_that_is_none(product: Product) -> None:
     assert error["code"] == "usage"
     assert "keycompromise" in error["detail"].lower()
     assert product.json("cert", "show", certificate)["status"] == "good"
+
+
+@pytest.mark.parametrize("request_id", [".ocsp/1", ".ca/issuing", "", "a b", "x" * 129])
+def test_a_request_id_that_nobody_may_take(product: Product, request_id: str) -> None:
+    """Those with a dot in front are the program's own: taken, they would stop its renewals."""
+    csr = product.request("id", "/C=AQ/CN=Request Id").read_text()
+    status, problem = product.post(
+        "/certificates",
+        {"profile": "citizen-authentication", "csr": csr, "request_id": request_id},
+    )
+    assert (status, problem["code"]) == (400, "bad-request-id")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.journeys.product import Product
+from tests.journeys.product import Product, require
 
 STEPS_OF_ISSUING = [
     "reserved",
@@ -117,3 +117,14 @@ def test_the_first_start_can_be_interrupted_anywhere(tmp_path: Path, step: str) 
     subjects = [c["subject"] for c in certificates if c["state"] == "issued"]
     assert len(subjects) == len(set(subjects)), "something was issued twice"
     assert product.json("log", "verify")["ok"] is True
+
+
+def test_a_token_that_was_half_made_is_made_anew(tmp_path: Path) -> None:
+    require("softhsm2-util")
+    product = Product(tmp_path / "home", keys="pkcs11")
+    half = product.home / ".softhsm.new" / "tokens" / "half"
+    half.mkdir(parents=True)
+    (half / "token.object").write_bytes(b"no PIN yet")
+    product.cli("init")
+    assert not half.exists()
+    assert [ca["name"] for ca in product.json("ca", "list")["authorities"]] == ["root", "issuing"]

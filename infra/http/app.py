@@ -15,7 +15,9 @@ import os
 import socket
 import ssl
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from email.utils import formatdate
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,14 +25,15 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from infra.errors import Rejected
+from infra.http.front import SERVER, Front, Full
 from infra.http.limits import LIMITS, Limits
 from infra.http.problems import Problem, Statuses, incident, problems
 
 PRIVATE: Final[web.AppKey[bool]] = web.AppKey("private", bool)
 
-SERVER: Final = "DigitalID"
 _BACKLOG: Final = 1024
 _HANDSHAKE: Final = 10.0  # seconds
+_ONE_MORE: Final = 1.0  # seconds that an idle connection to the front has for one more request
 
 _EVERYWHERE: Final = {"X-Content-Type-Options": "nosniff"}
 _PRIVATE: Final = {
@@ -42,6 +45,14 @@ _PRIVATE: Final = {
     "X-Frame-Options": "DENY",
 }
 _OVER_TLS: Final = {"Strict-Transport-Security": "max-age=31536000; includeSubDomains"}
+
+
+def _lines(*groups: Mapping[str, str]) -> bytes:
+    return "".join(f"{name}: {value}\r\n" for one in groups for name, value in one.items()).encode()
+
+
+_PRIVATE_PLAIN: Final = _lines({"Server": SERVER}, _EVERYWHERE, _PRIVATE)
+_PRIVATE_OVER_TLS: Final = _lines({"Server": SERVER}, _EVERYWHERE, _PRIVATE, _OVER_TLS)
 
 _quiet: Final = logging.getLogger(f"{__name__}.protocol")
 
@@ -76,11 +87,33 @@ async def _add_headers(request: web.Request, response: web.StreamResponse) -> No
         response.headers.setdefault(name, value)
 
 
+def private_answer(
+    status: int, media_type: str, body: bytes, transport: asyncio.BaseTransport
+) -> bytes:
+    """A whole answer of a private application, for a ``Front`` before it."""
+    secure = transport.get_extra_info("sslcontext") is not None
+    return b"HTTP/1.1 %d %b\r\n%bContent-Type: %b\r\nContent-Length: %d\r\nDate: %b\r\n\r\n%b" % (
+        status,
+        HTTPStatus(status).phrase.encode(),
+        _PRIVATE_OVER_TLS if secure else _PRIVATE_PLAIN,
+        media_type.encode(),
+        len(body),
+        formatdate(usegmt=True).encode(),
+        body,
+    )
+
+
 async def serve_app(
-    app: web.Application, host: str, port: int, *, tls: ssl.SSLContext | None = None
+    app: web.Application,
+    host: str,
+    port: int,
+    *,
+    tls: ssl.SSLContext | None = None,
+    front: Front | None = None,
 ) -> Serving:
-    """Serve ``app``, from ``make_app``, on TCP. Errors: see ``Serving.listen``."""
-    serving = await Serving.start(app)
+    """Serve ``app``, from ``make_app``, on TCP. ``front``: see ``Serving.start``. Errors: see
+    ``Serving.listen``."""
+    serving = await Serving.start(app, front)
     try:
         await serving.listen(host, port, tls=tls)
     except BaseException:
@@ -103,11 +136,20 @@ async def serve_unix(app: web.Application, path: Path) -> Serving:
 class Serving:
     """A running application; ``start`` makes one, ``urls`` says where it listens."""
 
-    def __init__(self, app: web.Application, runner: web.AppRunner, server: web.Server) -> None:
+    def __init__(
+        self,
+        app: web.Application,
+        runner: web.AppRunner,
+        server: web.Server,
+        front: Front | None,
+    ) -> None:
         self._limits = app[LIMITS]
         self._private = app[PRIVATE]
         self._runner = runner
         self._server = server
+        self._front = front
+        if front is not None:
+            front.fallback = self._connection
         self._settings: dict[str, Any] = {
             "keepalive_timeout": self._limits.wait,
             "lingering_time": 1.0,
@@ -123,16 +165,20 @@ class Serving:
         self.urls: list[str] = []
 
     @classmethod
-    async def start(cls, app: web.Application) -> Serving:
-        """Start the application itself; it listens nowhere yet."""
+    async def start(cls, app: web.Application, front: Front | None = None) -> Serving:
+        """Start the application itself; it listens nowhere yet. ``front``: answers what begins
+        with its prefixes, and leaves the other connections to the application; its own limits
+        count for both."""
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=app[LIMITS].stop)
         await runner.setup()
         assert runner.server is not None  # noqa: S101 - setup makes it
-        return cls(app, runner, runner.server)
+        return cls(app, runner, runner.server, front)
 
     @property
     def connections(self) -> int:
         """How many are open now."""
+        if self._front is not None:
+            return self._front.connections
         return len(self._server.connections)
 
     async def listen(self, host: str, port: int, *, tls: ssl.SSLContext | None = None) -> str:
@@ -141,35 +187,22 @@ class Serving:
         ``port``: 0 for any free one. Errors: ``tls-required``, ``bad-address``,
         ``address-in-use``, ``address-refused``.
         """
-        loop = asyncio.get_running_loop()
-        try:
-            found = await loop.getaddrinfo(
-                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )
-        except (OSError, UnicodeError) as error:
-            raise Rejected("bad-address", f"{host!r} is no address of this machine") from error
-        addresses = sorted({(family, address[0]) for family, _, _, _, address in found})
-        if self._private and tls is None and not all(_is_loopback(at) for _, at in addresses):
-            raise Rejected(
-                "tls-required",
-                f"{host} can be reached from other machines, so it needs a certificate: "
-                "set one, or listen on 127.0.0.1",
-            )
+        addresses = await _addresses(host, port)
+        self._check(tls, *(address for _, address in addresses))
         for family, address in addresses:
-            bound = _bind(family, str(address), port, self._limits.unread)
+            bound = _bind(family, address, port, self._limits.unread)
             port = bound.getsockname()[1]
-            self._listeners.append(
-                await loop.create_server(
-                    self._protocol,
-                    sock=bound,
-                    ssl=tls,
-                    backlog=_BACKLOG,
-                    ssl_handshake_timeout=_HANDSHAKE if tls else None,
-                )
-            )
-        shown = f"[{host}]" if ":" in host else host
-        self.urls.append(f"{'https' if tls else 'http'}://{shown}:{port}")
-        return self.urls[-1]
+            await self._take(bound, tls)
+        return self._say(host, port, tls)
+
+    async def adopt(self, bound: socket.socket, *, tls: ssl.SSLContext | None = None) -> str:
+        """Take connections on a TCP socket that is bound already, from ``bind_shared``, and return
+        the URL. It is closed with the rest. Errors: ``tls-required``."""
+        host, port = bound.getsockname()[:2]
+        self._check(tls, host)
+        bound.setblocking(False)
+        await self._take(bound, tls)
+        return self._say(host, port, tls)
 
     async def listen_unix(self, path: Path) -> None:
         """Take connections on a Unix socket that only this user can open.
@@ -199,11 +232,41 @@ class Serving:
             listener.close()
         for path in self._paths:
             path.unlink(missing_ok=True)
+        if self._front is not None:
+            # First, for until it has ended it may still hand connections over.
+            await self._front.drain(self._limits.stop, idle=_ONE_MORE, fallback=False)
         await self._runner.cleanup()
 
+    def _check(self, tls: ssl.SSLContext | None, *addresses: str) -> None:
+        if self._private and tls is None and not all(_is_loopback(at) for at in addresses):
+            raise Rejected(
+                "tls-required",
+                f"{' and '.join(addresses)} can be reached from other machines, so it needs a "
+                "certificate: set one, or listen on 127.0.0.1",
+            )
+
+    async def _take(self, bound: socket.socket, tls: ssl.SSLContext | None) -> None:
+        self._listeners.append(
+            await asyncio.get_running_loop().create_server(
+                self._protocol,
+                sock=bound,
+                ssl=tls,
+                backlog=_BACKLOG,
+                ssl_handshake_timeout=_HANDSHAKE if tls else None,
+            )
+        )
+
+    def _say(self, host: str, port: int, tls: ssl.SSLContext | None) -> str:
+        shown = f"[{host}]" if ":" in host else host
+        self.urls.append(f"{'https' if tls else 'http'}://{shown}:{port}")
+        return self.urls[-1]
+
     def _protocol(self) -> asyncio.Protocol:
-        if self.connections >= self._limits.connections:
-            return _Full()
+        if self._front is not None:
+            return self._front.protocol()
+        return Full() if self.connections >= self._limits.connections else self._connection()
+
+    def _connection(self) -> asyncio.Protocol:
         return _Connection(self._server, loop=asyncio.get_running_loop(), **self._settings)
 
 
@@ -232,22 +295,51 @@ class _Connection(web.RequestHandler):
         return response
 
 
-class _Full(asyncio.Protocol):
-    """Turns a connection away that is one too many."""
+async def bind_shared(
+    host: str, port: int, count: int, limits: Limits | None = None
+) -> list[list[socket.socket]]:
+    """Sockets for ``count`` processes that share a port, for each one those of all addresses of
+    ``host``.
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)  # noqa: S101 - TCP, TLS or Unix
-        transport.write(
-            b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n"
-            b"Content-Length: 0\r\nConnection: close\r\n\r\n"
+    The kernel spreads connections over those that are listened on (SO_REUSEPORT). A process
+    inherits its own and listens; while this process keeps them open, what comes when the other is
+    started again waits. ``port``: 0 for any free one; of ``limits``, ``unread`` counts. Errors:
+    those of ``Serving.listen`` but ``tls-required``.
+    """
+    unread = (limits or Limits()).unread
+    shared: list[list[socket.socket]] = [[] for _ in range(count)]
+    try:
+        for family, address in await _addresses(host, port):
+            # Nobody else may have the port already, though everybody may share it with us.
+            _bind(family, address, port, unread).close()
+            for sockets in shared:
+                sockets.append(_bind(family, address, port, unread, share=True))
+                port = sockets[-1].getsockname()[1]
+    except BaseException:
+        for one in [one for sockets in shared for one in sockets]:
+            one.close()
+        raise
+    return shared
+
+
+async def _addresses(host: str, port: int) -> list[tuple[int, str]]:
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
-        transport.close()
+    except (OSError, UnicodeError) as error:
+        raise Rejected("bad-address", f"{host!r} is no address of this machine") from error
+    return sorted({(int(family), str(address[0])) for family, _, _, _, address in found})
 
 
-def _bind(family: int, address: str, port: int, unread: float) -> socket.socket:
+def _bind(
+    family: int, address: str, port: int, unread: float, *, share: bool = False
+) -> socket.socket:
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if share:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if hasattr(socket, "TCP_USER_TIMEOUT"):

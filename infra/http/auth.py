@@ -1,57 +1,224 @@
-"""Who calls: the owner of the state through its socket, or the bearer of the operator's token."""
+"""Who calls: the owner of the state through its socket, or the bearer of a token.
+
+The operator's token is good for everything. Besides it there are named tokens of narrow scope,
+files in a folder, of which one can be added or taken away while the server runs.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
+import logging
 import os
+import re
 import socket
 import struct
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final, TypeAlias
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from infra.errors import Rejected
+from infra.secrets import read_private
+from infra.state import kept_secret
+
+RECHECK: Final = 1.0
+"""Seconds that a folder of tokens is believed to be as it was."""
+
+_NAME: Final = re.compile(r"[a-z0-9-]{1,32}")
+_SUFFIX: Final = ".token"
+_SHORTEST: Final = 32  # characters; base64 of 24 octets
+_LONGEST: Final = 1024
+
+_Seen: TypeAlias = tuple[tuple[str, int, int, int], ...]
+
+_log = logging.getLogger(__name__)
 
 
-def authenticate(token: str, *, open_paths: frozenset[str] = frozenset()) -> Middleware:
+class TokenFolder:
+    """Tokens by name: ``NAME.token`` in a folder, each readable by its owner alone.
+
+    ``monotonic``: a clock in seconds. A file counts, or counts no more, within ``RECHECK``.
+    """
+
+    def __init__(self, folder: Path, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._folder = folder
+        self._monotonic = monotonic
+        self._checked = float("-inf")
+        self._seen: _Seen = ()
+        self._digests: dict[str, bytes] = {}
+
+    def make(self, name: str) -> str:
+        """The token of this name, made if need be. Errors: ``bad-token-name``, those of
+        ``infra.state.kept_secret``."""
+        if not _NAME.fullmatch(name):
+            raise Rejected(
+                "bad-token-name", f"{name!r} is no name of a token: 1 to 32 of a-z, 0-9 and -"
+            )
+        return kept_secret(self._folder / f"{name}{_SUFFIX}")
+
+    def owner(self, digest: bytes) -> str | None:
+        """Whose token has this SHA-256; takes the same time whichever it is."""
+        self._refresh()
+        found = None
+        for name, known in self._digests.items():
+            if hmac.compare_digest(digest, known):
+                found = name
+        return found
+
+    def holds(self, name: str, digest: bytes) -> bool:
+        """Whether the token with this SHA-256 is still that of ``name``."""
+        return self.owner(digest) == name
+
+    def _refresh(self) -> None:
+        now = self._monotonic()
+        if now - self._checked < RECHECK:
+            return
+        self._checked = now
+        seen = _listing(self._folder)
+        if seen == self._seen:
+            return
+        self._seen, self._digests = seen, {}
+        for name, *_ in seen:
+            token = self._read(self._folder / f"{name}{_SUFFIX}")
+            if token is not None:
+                self._digests[name] = hashlib.sha256(token).digest()
+
+    @staticmethod
+    def _read(path: Path) -> bytes | None:
+        try:
+            token = read_private(
+                path, _LONGEST, missing="no-such-token", exposed="token-file-permissions"
+            ).strip()
+        except Rejected as rejected:
+            _log.warning("a token that does not count: %s", rejected)
+            return None
+        if not _SHORTEST <= len(token) <= _LONGEST:
+            # An empty file must not let in whoever shows an empty token.
+            _log.warning("a token that does not count: %s is too short or too long", path)
+            return None
+        return token
+
+
+def _listing(folder: Path) -> _Seen:
+    """Name, time, size and inode of each token: another file is another listing."""
+    found = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                name = entry.name.removesuffix(_SUFFIX)
+                if name != entry.name and _NAME.fullmatch(name):
+                    about = entry.stat()
+                    found.append((name, about.st_mtime_ns, about.st_size, about.st_ino))
+    except OSError:
+        return ()  # no folder, no tokens; and what cannot be read lets nobody in
+    return tuple(sorted(found))
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Callers who may do little.
+
+    ``kind``: what they are called before their name, as in ``follower:NAME``; ``may``: methods
+    with the paths of the routes that they may take, as these were added.
+    """
+
+    kind: str
+    tokens: TokenFolder
+    may: frozenset[tuple[str, str]]
+
+
+def authenticate(
+    token: str, *, open_paths: frozenset[str] = frozenset(), scopes: Sequence[Scope] = ()
+) -> Middleware:
     """Middleware that puts the caller's name into ``request["who"]``, or refuses.
 
-    ``token``: the bearer token that TCP callers show; ``open_paths``: paths that anybody may read.
-    A caller on a Unix socket is known by its user id (SO_PEERCRED) and must be root or the user
-    that this process runs as. Errors: ``not-authenticated``, ``not-allowed``.
+    ``token``: the operator's, which TCP callers show as a bearer token; ``open_paths``: paths that
+    anybody may read; ``scopes``: whose tokens are good for some routes. A caller on a Unix socket
+    is known by its user id (SO_PEERCRED) and must be root or the user that this process runs as.
+    For a token of a scope, ``request["holds"]`` tells whether it still counts, for answers that
+    take long. Errors: ``not-authenticated``, ``not-allowed``.
     """
-    expected = hashlib.sha256(token.encode()).digest()
+    callers = Callers(token, scopes)
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        uid = _peer(request)
-        if uid is not None:
-            if uid not in (0, os.getuid()):
-                raise Rejected("not-allowed", "this socket belongs to another user")
-            request["who"] = f"uid:{uid}"
+        owner = callers.owner(request.transport)
+        if owner is not None:
+            request["who"] = owner
         elif request.path not in open_paths:
-            scheme, _, shown = request.headers.get("Authorization", "").partition(" ")
-            given = hashlib.sha256(shown.strip().encode()).digest()
-            if scheme.lower() != "bearer" or not hmac.compare_digest(given, expected):
-                raise Rejected(
-                    "not-authenticated",
-                    "send the operator's token: Authorization: Bearer …; it is in "
-                    "secrets/operator.token of the state folder",
-                )
-            request["who"] = "token:operator"
+            bearer = callers.bearer(request.headers.get("Authorization", ""))
+            resource = request.match_info.route.resource
+            if bearer.scope is not None and (
+                resource is None or (request.method, resource.canonical) not in bearer.scope.may
+            ):
+                raise bearer.refusal()
+            request["who"] = bearer.who
+            request["holds"] = bearer.holds
         return await handler(request)
 
     return check
 
 
-def _peer(request: web.Request) -> int | None:
-    transport = request.transport
-    connection = None if transport is None else transport.get_extra_info("socket")
-    if connection is None or connection.family != socket.AF_UNIX:
-        return None
-    credentials = connection.getsockopt(
-        socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")
+@dataclass(frozen=True, slots=True)
+class Bearer:
+    """Whoever showed a token. ``scope``: None for the operator; ``holds``: whether the token still
+    counts."""
+
+    who: str
+    scope: Scope | None = None
+    holds: Callable[[], bool] = lambda: True
+
+    def refusal(self) -> Rejected:
+        """What somebody of a scope is told where that does not reach."""
+        kind = "operator" if self.scope is None else self.scope.kind
+        return Rejected("not-allowed", f"this token is a {kind}'s, who may not do this")
+
+
+class Callers:
+    """Knows callers by their socket or their token; see ``authenticate``."""
+
+    def __init__(self, token: str, scopes: Sequence[Scope] = ()) -> None:
+        self._expected = hashlib.sha256(token.encode()).digest()
+        self._scopes = scopes
+
+    def owner(self, transport: asyncio.BaseTransport | None) -> str | None:
+        """The caller on a Unix socket; None on any other. Errors: ``not-allowed``."""
+        connection = None if transport is None else transport.get_extra_info("socket")
+        if connection is None or connection.family != socket.AF_UNIX:
+            return None
+        credentials = connection.getsockopt(
+            socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")
+        )
+        _, uid, _ = struct.unpack("3i", credentials)
+        if uid not in (0, os.getuid()):
+            raise Rejected("not-allowed", "this socket belongs to another user")
+        return f"uid:{uid}"
+
+    def bearer(self, authorization: str) -> Bearer:
+        """The bearer of the token in an Authorization field. Errors: ``not-authenticated``."""
+        scheme, _, shown = authorization.partition(" ")
+        digest = hashlib.sha256(shown.strip().encode(errors="surrogateescape")).digest()
+        if scheme.lower() == "bearer":
+            if hmac.compare_digest(digest, self._expected):
+                return Bearer("token:operator")
+            for scope in self._scopes:
+                name = scope.tokens.owner(digest)
+                if name is not None:
+                    holds = partial(scope.tokens.holds, name, digest)
+                    return Bearer(f"{scope.kind}:{name}", scope, holds)
+        raise _not_authenticated()
+
+
+def _not_authenticated() -> Rejected:
+    return Rejected(
+        "not-authenticated",
+        "send the operator's token: Authorization: Bearer …; it is in secrets/operator.token of "
+        "the state folder",
     )
-    _, uid, _ = struct.unpack("3i", credentials)
-    return int(uid)

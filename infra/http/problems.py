@@ -34,6 +34,7 @@ STATUSES: Final[Statuses] = MappingProxyType(
         "conflict": 409,
         "duplicate": 409,
         "request-too-large": 413,
+        "unsupported-media-type": 415,
     }
 )
 

@@ -1,0 +1,273 @@
+"""Any octets at the front: it answers what is a request, refuses the rest, and is ready again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import time
+from collections.abc import Awaitable, Callable
+from itertools import pairwise
+
+from aiohttp import web
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from infra.errors import Rejected
+from infra.http.app import Serving, make_app, serve_app
+from infra.http.front import Front, Request
+from infra.http.limits import Limits, read_body
+from infra.http.message import framing
+
+SECONDS = float(os.environ.get("DIGITALID_FUZZ_SECONDS", "0"))
+LIMITS = Limits(line=200, fields=8, body=64, wait=0.1, read=0.05, unread=0.2, stop=1.0)
+PREFIXES = (b"GET /fast/", b"HEAD /fast/", b"POST /fast")
+
+REQUESTS = [
+    b"GET /fast/a HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"HEAD /fast/later HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET /fast/later HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+    b"POST /fast HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
+    b"POST /fast HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    b"POST /fast/x HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\nx",
+    b"GET /fast/b HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n",
+]
+PIECES = [
+    *REQUESTS,
+    b"GET /fast/\xff HTTP/1.1\r\n",
+    b"GET /other HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"POST /fast HTTP/1.1\r\n",
+    b"Host: a\r\n",
+    b"Content-Length: 5\r\n",
+    b"Content-Length: -1\r\n",
+    b"Content-Length: 5, 5\r\n",
+    b"Content-Length: 99999999999999999999\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"Transfer-Encoding: gzip, chunked\r\n",
+    b"Expect: 100-continue\r\n",
+    b"Upgrade: websocket\r\n",
+    b"Connection: upgrade\r\n",
+    b"Connection: close\r\n",
+    b"X: \x00\r\n",
+    b": no name\r\n",
+    b" folded\r\n",
+    b"\r\n",
+    b"\n",
+    b"5\r\nhello\r\n",
+    b"0\r\n\r\n",
+    b"ffffffffffff\r\n",
+    b"\x16\x03\x01",
+    b"CONNECT a:1 HTTP/1.1\r\n",
+]
+
+
+@st.composite
+def mutated(draw: st.DrawFn) -> bytes:
+    """A request with some octets put in the place of others."""
+    request = draw(st.sampled_from(REQUESTS))
+    start = draw(st.integers(0, len(request)))
+    stop = draw(st.integers(start, min(len(request), start + 4)))
+    return request[:start] + draw(st.binary(max_size=4)) + request[stop:]
+
+
+octets = st.lists(st.sampled_from(PIECES) | st.binary(max_size=40) | mutated(), max_size=8).map(
+    b"".join
+)
+ANSWERS = re.compile(
+    rb"(?:HTTP/1\.1 100 Continue\r\n\r\n"
+    rb"|HTTP/1\.1 (?:200|400|404|408|413|414|417|431|505) [^\r\n]+\r\n"
+    rb"(?:[^\r\n]+\r\n)*\r\n[^\r\n]*)*"
+)
+
+
+def long(check: Callable[[], None]) -> None:
+    end = time.monotonic() + SECONDS
+    check()
+    while time.monotonic() < end:
+        check()
+
+
+short = settings(
+    max_examples=300,
+    deadline=None,
+    derandomize=not SECONDS,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+
+
+def respond(request: Request) -> bytes | Awaitable[bytes]:
+    assert request.method in (b"GET", b"HEAD", b"POST")
+    assert len(request.body) <= LIMITS.body
+    assert len(request.target) <= LIMITS.line
+    request.header(b"host")
+    return later() if request.target.endswith(b"later") else OK
+
+
+async def later() -> bytes:
+    await asyncio.sleep(0)
+    return OK
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+class Wire(asyncio.Transport):
+    """A transport that keeps what is written, and lets be known when the other side is gone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = bytearray()
+        self.protocol: asyncio.Protocol | None = None
+        self.closing = False
+        self.reading = True
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        assert not self.closing
+        self.written += data
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        pass
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def pause_reading(self) -> None:
+        assert self.reading
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        assert not self.reading
+        self.reading = True
+
+    def close(self) -> None:
+        if not self.closing and self.protocol is not None:
+            self.closing = True
+            asyncio.get_running_loop().call_soon(self.protocol.connection_lost, None)
+
+    abort = close
+
+
+async def talk(pieces: list[bytes]) -> tuple[list[tuple[bytes, bytes, bytes]], bytes]:
+    """What the handler sees, and what is answered, when the octets come like this."""
+    seen: list[tuple[bytes, bytes, bytes]] = []
+
+    def handler(request: Request) -> bytes | Awaitable[bytes]:
+        seen.append((request.method, request.target, request.body))
+        return respond(request)
+
+    front = Front(handler, PREFIXES, limits=LIMITS)
+    wire, protocol = Wire(), front.protocol()
+    wire.protocol = protocol
+    protocol.connection_made(wire)
+    for piece in pieces:
+        while not wire.reading:  # noqa: ASYNC110 - an answer is on its way, after that it goes on
+            await asyncio.sleep(0)
+        if wire.closing:
+            break
+        protocol.data_received(piece)
+    for _ in range(100):
+        if front.under_way == 0 and wire.reading:
+            break
+        await asyncio.sleep(0)
+    if not wire.closing:
+        protocol.eof_received()
+        wire.close()
+    await asyncio.sleep(0)
+    assert front.connections == front.under_way == 0
+    await front.drain(0)
+    return seen, bytes(wire.written)
+
+
+def test_octets_in_any_pieces_are_the_same_requests() -> None:
+    with asyncio.Runner() as runner:
+
+        @short
+        @given(octets, st.lists(st.integers(0, 400), max_size=6))
+        def check(data: bytes, cuts: list[int]) -> None:
+            seen, said = runner.run(talk([data] if data else []))
+            assert ANSWERS.fullmatch(said), said
+            ends = sorted({min(cut, len(data)) for cut in cuts} | {0, len(data)})
+            pieces = [data[a:b] for a, b in pairwise(ends)]
+            seen_in_pieces, said = runner.run(talk(pieces))
+            assert ANSWERS.fullmatch(said), said
+            if b"chunked" in data.lower():  # a request behind a chunked one in a piece is dropped
+                shorter = min(len(seen), len(seen_in_pieces))
+                assert seen[:shorter] == seen_in_pieces[:shorter]
+            else:
+                assert seen == seen_in_pieces
+
+        long(check)
+
+
+def test_fields_are_judged_or_rejected() -> None:
+    @short
+    @given(octets.map(lambda data: data + b"\r\n\r\n") | st.binary(max_size=300))
+    def check(data: bytes) -> None:
+        with contextlib.suppress(Rejected):
+            judged = framing(data, LIMITS)
+            assert judged.length >= 0
+            assert not (judged.plain and (judged.length or judged.chunked or judged.says))
+
+    long(check)
+
+
+async def echo(request: web.Request) -> web.Response:
+    return web.Response(body=await read_body(request))
+
+
+async def start() -> tuple[Front, Serving]:
+    front = Front(respond, PREFIXES, limits=LIMITS)
+    app = make_app({}, private=False, limits=LIMITS)
+    app.router.add_route("*", "/{any:.*}", echo)
+    return front, await serve_app(app, "127.0.0.1", 0, front=front)
+
+
+async def say(port: int, data: bytes, *, half_close: bool = False) -> bytes:
+    """What the server answers before it closes; it does so for lack of a request in the end."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    said = bytearray()
+    with contextlib.suppress(ConnectionError, TimeoutError):
+        writer.write(data)
+        if half_close:
+            writer.write_eof()
+        async with asyncio.timeout(5):
+            while piece := await reader.read(65536):
+                said += piece
+    writer.close()
+    return bytes(said)
+
+
+def test_octets_do_not_stop_the_server_and_its_fallback() -> None:
+    alive = REQUESTS[0].replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    with asyncio.Runner() as runner:
+        front, serving = runner.run(start())
+        port = int(serving.urls[0].rpartition(":")[2])
+
+        async def many(inputs: list[tuple[bytes, bool]]) -> list[bytes]:
+            return await asyncio.gather(*(say(port, one, half_close=half) for one, half in inputs))
+
+        @settings(short, max_examples=20)
+        @given(st.lists(st.tuples(octets, st.booleans()), min_size=5, max_size=30))
+        def check(inputs: list[tuple[bytes, bool]]) -> None:
+            for said in runner.run(many(inputs)):
+                assert said == b"" or said.startswith(b"HTTP/1.")
+                assert b" 500 " not in said
+                assert b"Traceback" not in said and b"aiohttp" not in said
+            assert runner.run(say(port, alive)).endswith(b"\r\n\r\nok")
+            runner.run(none_left())
+            assert front.under_way == 0
+
+        async def none_left() -> None:
+            async with asyncio.timeout(5):
+                while front.connections:  # noqa: ASYNC110 - it has no event
+                    await asyncio.sleep(0.002)
+
+        long(check)
+        runner.run(serving.stop())

@@ -7,7 +7,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, Never
@@ -183,7 +183,9 @@ def draft(
     asked = request.subject if order.subject is None else order.subject
     name = apply_subject(profile.subject, parse_name(asked))
     subject = name.der
-    start, end = decide_validity(profile.validity, issuer, order, now)
+    start, end, validity = _validity(
+        profile, issuer, now.replace(microsecond=0), order.not_before, order.lifetime
+    )
     public_key_info = request.public_key_info
     key_identifier = make_key_identifier(profile.key_identifier, public_key_info)
     names = _alternative_names(profile, request.extensions, template, key_identifier, order)
@@ -201,12 +203,27 @@ def draft(
         der.integer(serial),
         template.algorithm,
         subject if template.issuer is None else template.issuer,
-        der.sequence(der.time(start), der.time(end)),
+        validity,
         subject,
         public_key_info,
         der.explicit(3, der.tlv(der.SEQUENCE, extensions)),
     )
     return Draft(tbs, name, start, end)
+
+
+# All that is issued within a second has the same.
+@lru_cache(maxsize=64)
+def _validity(
+    profile: Profile,
+    issuer: Issuer | None,
+    now: datetime,
+    not_before: datetime | None,
+    lifetime: timedelta | None,
+) -> tuple[datetime, datetime, bytes]:
+    """notBefore, notAfter, and both as Validity in DER."""
+    order = Order(not_before=not_before, lifetime=lifetime)
+    start, end = decide_validity(profile.validity, issuer, order, now)
+    return start, end, der.sequence(der.time(start), der.time(end))
 
 
 def _alternative_names(

@@ -2,16 +2,18 @@
 
 It shares nothing with ``pki.certificate.build`` but the profile and the request: the octets are
 read by cryptography and by ``der.Reader``, fixed extensions are compared with those of
-``pki.reference``, and the rules are gone through once more here.
+``pki.reference``, and the rules are gone through once more here. What many certificates have in
+common to the octet (the validity of those of one second, the extensions but for the key identifier)
+is judged once.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Final, TypeAlias
+from typing import Final
 
 from asn1crypto import core
 from cryptography import x509
@@ -22,10 +24,8 @@ from pki.algorithms import Family, SignatureAlgorithm
 from pki.findings import Finding, Severity
 from pki.general_name import GeneralName, GeneralNameKind, parse_general_names
 from pki.issuer import Issuer
-from pki.names import parse_name
 from pki.profile.alternative import check_alternative_name
-from pki.profile.model import AtIssuerEnd, KeyIdentifierMethod, Order, Profile, SubjectRule
-from pki.profile.subject import check_semantics
+from pki.profile.model import AtIssuerEnd, KeyIdentifierMethod, Order, Profile
 from pki.reference import (
     NOT_SIGNED,
     plain,
@@ -35,10 +35,12 @@ from pki.reference import (
 )
 from pki.request import CertificateRequest
 from pki.serial import LIMIT
+from pki.subject_check import Found, check_subject
 
 _SECOND: Final = timedelta(seconds=1)
 _PLAIN: Final = Order()
 _EMPTY: Final = b"\x30\x00"
+_VERSION_3: Final = b"\xa0\x03\x02\x01\x02"
 
 _UNREADABLE: Final = (
     Rejected,
@@ -47,8 +49,6 @@ _UNREADABLE: Final = (
     x509.DuplicateExtension,
     x509.UnsupportedGeneralNameType,
 )
-
-_Found: TypeAlias = Iterator[tuple[str, str]]
 
 
 @lru_cache(maxsize=256)
@@ -79,10 +79,17 @@ def check(
         )
         fields = _Fields(tbs)
         found = [
-            *_frame(tbs, certificate, fields, serial, signature_algorithm),
+            *_frame(certificate, fields, serial, signature_algorithm),
             *_names(fields, issuer),
-            *_validity(certificate, fields, profile, issuer, now, order),
-            *_subject(fields, profile.subject, order.subject or request.subject),
+            *_validity(
+                fields.validity,
+                profile,
+                issuer,
+                now.astimezone(UTC).replace(microsecond=0),
+                order.not_before,
+                order.lifetime,
+            ),
+            *check_subject(fields.subject, profile.subject, order.subject or request.subject),
             *_key(fields, profile, request),
             *_extensions(fields, profile, request, issuer, order),
         ]
@@ -96,38 +103,39 @@ def check(
 class _Fields:
     """The fields of a TBSCertificate as they stand in the octets, none of them interpreted."""
 
-    __slots__ = ("algorithm", "extensions", "issuer", "public_key_info", "subject", "time_tags")
+    __slots__ = (
+        "algorithm",
+        "extensions",
+        "issuer",
+        "public_key_info",
+        "serial",
+        "subject",
+        "validity",
+        "version",
+    )
 
     def __init__(self, tbs: bytes) -> None:
         reader = der.one(tbs, der.SEQUENCE)
-        reader.raw(0xA0)
-        reader.raw(der.INTEGER)
+        self.version = reader.raw(0xA0)
+        self.serial = reader.raw(der.INTEGER)
         self.algorithm = reader.raw(der.SEQUENCE)
         self.issuer = reader.raw(der.SEQUENCE)
-        validity = reader.enter(der.SEQUENCE)
-        self.time_tags = (validity.header()[0], validity.header()[0])
-        validity.done()
+        self.validity = reader.raw(der.SEQUENCE)
         self.subject = reader.raw(der.SEQUENCE)
         self.public_key_info = reader.raw(der.SEQUENCE)
         extensions = reader.enter(0xA3)
         reader.done()
-        listed = extensions.enter(der.SEQUENCE)
+        self.extensions = extensions.raw(der.SEQUENCE)
         extensions.done()
-        self.extensions: list[bytes] = []
-        while listed:
-            self.extensions.append(listed.raw(der.SEQUENCE))
 
 
 def _frame(
-    tbs: bytes,
     certificate: x509.Certificate,
     fields: _Fields,
     serial: int,
     algorithm: SignatureAlgorithm,
-) -> _Found:
-    if certificate.tbs_certificate_bytes != tbs:
-        yield "not-der", "the octets do not encode back to themselves"
-    if certificate.version is not x509.Version.v3:
+) -> Found:
+    if fields.version != _VERSION_3:
         yield "version", "the version is not 3"
     if certificate.serial_number != serial or not 0 < serial < LIMIT:
         yield "serial", "the serial number is not the one that was reserved, or out of range"
@@ -135,7 +143,7 @@ def _frame(
         yield "signature-algorithm", f"the signature algorithm is not {algorithm}"
 
 
-def _names(fields: _Fields, issuer: Issuer | None) -> _Found:
+def _names(fields: _Fields, issuer: Issuer | None) -> Found:
     if issuer is None:
         if fields.issuer != fields.subject:
             yield "issuer", "a self-signed certificate whose issuer is not its subject"
@@ -145,142 +153,52 @@ def _names(fields: _Fields, issuer: Issuer | None) -> _Found:
         yield "issuer", "the issuer has no name"
 
 
+@lru_cache(maxsize=256)
 def _validity(
-    certificate: x509.Certificate,
-    fields: _Fields,
+    validity: bytes,
     profile: Profile,
     issuer: Issuer | None,
     now: datetime,
-    order: Order,
-) -> _Found:
-    start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    for moment, tag in zip((start, end), fields.time_tags, strict=True):
+    not_before: datetime | None,
+    lifetime: timedelta | None,
+) -> tuple[tuple[str, str], ...]:
+    """``now``: UTC, to the second; ``not_before``, ``lifetime``: what an order asks for."""
+    found = []
+    reader = der.one(validity, der.SEQUENCE)
+    forms, moments = [], []
+    while reader:
+        forms.append(reader.peek())
+        moments.append(reader.time())
+    start, end = moments
+    for moment, tag in zip(moments, forms, strict=True):
         if tag != (der.UTC_TIME if moment.year < 2050 else der.GENERALIZED_TIME):
-            yield "time-form", "a time up to 2049 is UTCTime, a later one GeneralizedTime"
+            found.append(("time-form", "a time up to 2049 is UTCTime, a later one GeneralizedTime"))
     rule = profile.validity
-    now = now.astimezone(UTC).replace(microsecond=0)
     wanted = now - rule.backdate
-    if order.not_before is not None:
+    if not_before is not None:
         if not wanted <= start <= now + rule.postdate:
-            yield "validity-start", "notBefore lies outside of what the profile lets an order set"
-        wanted = order.not_before.astimezone(UTC).replace(microsecond=0)
+            found.append(
+                ("validity-start", "notBefore lies outside of what the profile lets an order set")
+            )
+        wanted = not_before.astimezone(UTC).replace(microsecond=0)
     if issuer is not None:
         wanted = max(wanted, issuer.not_before)
     if start != wanted:
-        yield "validity-start", f"notBefore is {start}, not {wanted}"
+        found.append(("validity-start", f"notBefore is {start}, not {wanted}"))
     latest = rule.lifetime.after(start) - _SECOND
-    wanted = latest if order.lifetime is None else start + order.lifetime - _SECOND
+    wanted = latest if lifetime is None else start + lifetime - _SECOND
     if issuer is not None and wanted > issuer.not_after:
         if rule.at_issuer_end is AtIssuerEnd.refuse:
-            yield "validity-end", "the certificate outlasts its issuer"
+            found.append(("validity-end", "the certificate outlasts its issuer"))
         wanted = issuer.not_after
     if end != wanted or end > latest:
-        yield "validity-end", f"notAfter is {end}, not {min(wanted, latest)}"
+        found.append(("validity-end", f"notAfter is {end}, not {min(wanted, latest)}"))
     if end < start:
-        yield "validity-end", "notAfter lies before notBefore"
+        found.append(("validity-end", "notAfter lies before notBefore"))
+    return tuple(found)
 
 
-# How the characters of each string type are written (RFC 5280 §4.1.2.4).
-_CHARSETS: Final = {
-    der.UTF8_STRING: "utf-8",
-    der.PRINTABLE_STRING: "ascii",
-    der.IA5_STRING: "ascii",
-    0x14: "latin-1",
-    0x1C: "utf-32-be",
-    0x1E: "utf-16-be",
-}
-
-
-def _rdns(name: bytes) -> list[list[tuple[str, str, der.Tag]]]:
-    """The attributes of each RDN: type, text, string type; cryptography's Name takes longer."""
-    rdns = []
-    outer = der.one(name, der.SEQUENCE)
-    while outer:
-        rdn = outer.enter(der.SET)
-        pairs = []
-        while rdn:
-            attribute = rdn.enter(der.SEQUENCE)
-            oid = attribute.object_identifier()
-            tag, start, stop = attribute.header()
-            attribute.done()
-            charset = _CHARSETS.get(tag)
-            pairs.append((oid, name[start:stop].decode(charset) if charset else "", tag))
-        rdns.append(pairs)
-    return rdns
-
-
-def _subject(fields: _Fields, rule: SubjectRule, requested: bytes) -> _Found:
-    held: list[tuple[str, str]] = []
-    place = -1
-    for pairs in _rdns(fields.subject):
-        if len(pairs) != 1:
-            yield "subject", "an RDN holds several attributes"
-        for oid, text, tag in pairs:
-            yield from _attribute(rule, oid, text, tag)
-            if rule.rewrite and (order := rule.order.get(oid, -1)) < place:
-                yield "subject", "the attributes are not in the order of the profile"
-            else:
-                place = order if rule.rewrite else place
-            held.append((oid, text))
-    if fields.subject != requested:
-        yield from _same_values(rule, held, requested)
-    yield from _complete(rule, [oid for oid, _ in held])
-
-
-def _attribute(rule: SubjectRule, oid: str, value: str, tag: der.Tag) -> _Found:
-    allowed = rule.attributes.get(oid)
-    if allowed is None:
-        yield "subject-attribute", f"attribute {oid} is not in the profile"
-        return
-    short = allowed.short
-    if tag not in ({allowed.tag} if rule.rewrite else allowed.tags):
-        yield "subject-attribute", f"{short} has string type {tag:#04x}"
-    if not allowed.minimum_length <= len(value) <= allowed.maximum_length:
-        yield "subject-attribute", f"{short} is too short or too long"
-    if allowed.fixed is not None and value != allowed.fixed:
-        yield "subject-attribute", f"{short} is not {allowed.fixed!r}"
-    if allowed.pattern is not None and not allowed.pattern.fullmatch(value):
-        yield "subject-attribute", f"{short} does not match its pattern"
-    if allowed.semantics is not None:
-        try:
-            check_semantics(allowed, allowed.semantics, value)
-        except Rejected as rejected:
-            yield "subject-attribute", rejected.detail
-
-
-def _same_values(rule: SubjectRule, held: list[tuple[str, str]], requested: bytes) -> _Found:
-    """A name that was written anew says what was requested, and what the profile adds."""
-    if not rule.rewrite and not rule.fixed and not rule.ignore:
-        yield "subject", "the subject is not the one that was requested"
-        return
-    asked = [
-        (attribute.type, attribute.value)
-        for attribute in parse_name(requested).attributes
-        if attribute.type not in rule.ignore
-    ]
-    present = {oid for oid, _ in asked}
-    asked += [(oid, rule.attributes[oid].fixed or "") for oid in rule.fixed if oid not in present]
-    if sorted(asked) != sorted(held):
-        yield "subject", "the subject does not say what was requested"
-
-
-def _complete(rule: SubjectRule, held: Sequence[str]) -> _Found:
-    present = set(held)
-    for oid, allowed in rule.attributes.items():
-        if (allowed.required or allowed.fixed is not None) and oid not in present:
-            yield "subject-attribute", f"{allowed.short} is missing"
-    if len(present) != len(held):
-        for oid in present:
-            known = rule.attributes.get(oid)
-            if known is not None and held.count(oid) > known.count:
-                yield "subject-attribute", f"{known.short} occurs too often"
-    if rule.one_of and not any(present.issuperset(group) for group in rule.one_of):
-        yield "subject-attribute", "of several attributes that stand for each other none is there"
-    if any(len(present.intersection(group)) > 1 for group in rule.never_together):
-        yield "subject-attribute", "attributes that exclude each other are there"
-
-
-def _key(fields: _Fields, profile: Profile, request: CertificateRequest) -> _Found:
+def _key(fields: _Fields, profile: Profile, request: CertificateRequest) -> Found:
     if fields.public_key_info != request.public_key_info:
         yield "public-key", "the public key is not the one that was requested"
     if request.key_type not in profile.key_types:
@@ -293,39 +211,60 @@ def _extensions(
     request: CertificateRequest,
     issuer: Issuer | None,
     order: Order,
-) -> _Found:
-    expected = _expected(profile, issuer, request.key_type.family)
-    key_identifier = _key_identifier(profile.key_identifier, request.public_key_info)
+) -> Found:
+    identifier = _key_identifier(profile.key_identifier, request.public_key_info)
+    before, identified, after = fields.extensions.partition(_KEY_IDENTIFIER_HEAD + identifier)
+    common = before + _ANY_KEY_IDENTIFIER + after if identified else fields.extensions
+    found, names = _common(common, bool(identified), profile, issuer, request.key_type.family)
+    yield from found
+    yield from _alternative_names(fields, profile, request, order, names)
+
+
+@lru_cache(maxsize=256)
+def _common(
+    extensions: bytes,
+    identified: bool,
+    profile: Profile,
+    issuer: Issuer | None,
+    family: Family,
+) -> tuple[tuple[tuple[str, str], ...], bytes | None]:
+    """What deviates in these extensions, and the alternative names, which are not judged here.
+
+    ``identified``: the right key identifier was there, and ``_ANY_KEY_IDENTIFIER`` stands for it.
+    """
+    expected = _expected(profile, issuer, family)
+    found = []
     names: bytes | None = None
-    identifiers = 0
     seen = set()
-    for whole in fields.extensions:
+    reader = der.one(extensions, der.SEQUENCE)
+    while reader:
+        whole = reader.raw(der.SEQUENCE)
         oid = expected.get(whole)
         if oid is None:
             inside = der.one(whole, der.SEQUENCE)
             oid = inside.object_identifier()
             if oid == oids.SUBJECT_KEY_IDENTIFIER:
-                identifiers += 1
-                if whole != _KEY_IDENTIFIER_HEAD + key_identifier:
-                    yield "key-identifier", "subjectKeyIdentifier is not that of the key"
+                if not identified or whole != _ANY_KEY_IDENTIFIER:
+                    found.append(("key-identifier", "subjectKeyIdentifier is not that of the key"))
             elif oid == oids.SUBJECT_ALT_NAME:
                 names = whole
             else:
-                yield _deviation(oid, expected.values())
+                found.append(_deviation(oid, expected.values()))
         if oid in seen:
-            yield "extension-duplicate", f"extension {_called(oid)} stands there twice"
+            found.append(("extension-duplicate", f"extension {_called(oid)} stands there twice"))
         seen.add(oid)
-    for oid in expected.values():
-        if oid not in seen:
-            yield "extension-missing", f"extension {_called(oid)} is missing"
-    if not identifiers:
-        yield "extension-missing", "subjectKeyIdentifier is missing"
-    yield from _alternative_names(fields, profile, request, order, names)
+    found += [
+        ("extension-missing", f"extension {_called(oid)} is missing")
+        for oid in (*expected.values(), oids.SUBJECT_KEY_IDENTIFIER)
+        if oid not in seen
+    ]
+    return tuple(found), names
 
 
 _KEY_IDENTIFIER_HEAD: Final = whole_extension(
     "2.5.29.14", False, core.OctetString(bytes(20)).dump()
 )[:-20]
+_ANY_KEY_IDENTIFIER: Final = _KEY_IDENTIFIER_HEAD + bytes(20)
 
 
 def _called(oid: str) -> str:
@@ -353,7 +292,7 @@ def _alternative_names(
     request: CertificateRequest,
     order: Order,
     whole: bytes | None,
-) -> _Found:
+) -> Found:
     rule = profile.alternative_names
     asked: list[GeneralName] = []
     if oids.SUBJECT_ALT_NAME not in profile.ignored_extensions:

@@ -1,9 +1,9 @@
 """What the CA has issued and revoked: the one writer of status.
 
 Each certificate is one document. It begins as an intent that holds the to-be-signed octets, and
-becomes issued or void; a change of its status is first written down as pending, then logged, then
-made. So whatever is interrupted is found again when the ledger is opened, and no change is
-visible before its leaf is in the log.
+becomes issued or void, in one write with the leaf that tells of it; a change of its status is first
+written down as pending, then logged, then made. So whatever is interrupted is found again when the
+ledger is opened, and no change of status is visible before its leaf is in the log.
 
 A document is numbered anew at each change, in the order in which the changes were kept: whoever
 follows ``changed`` misses nothing, so the documents are their own outbox.
@@ -21,12 +21,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Final, cast
 
 from infra.clock import Clock
 from infra.errors import Failure, Rejected, Unavailable
-from infra.store.port import Conflict, Document, Store, Stored
+from infra.store.port import Conflict, Document, Duplicate, Store, Stored
 from pki.log.act import Act, encode, parse
 from pki.log.log import Log
 from pki.record import (
@@ -75,6 +76,7 @@ class Ledger:
         self._unlogged: set[int] = set()
         self._latest = datetime.min.replace(tzinfo=UTC)
         self._listeners: list[Callable[[str, int], None]] = []
+        self._followers: list[Callable[[Record], None]] = []
 
     @classmethod
     async def open(
@@ -121,6 +123,17 @@ class Ledger:
     def subscribe(self, listener: Callable[[str, int], None]) -> None:
         """Call ``listener(ca, sequence)`` after each change of status; it must not block."""
         self._listeners.append(listener)
+
+    def follow(self, listener: Callable[[Record], None]) -> None:
+        """Call ``listener`` with each certificate that is issued or whose status changes, when that
+        is durable and before its asker hears of it; it must not block, and may hear of one twice.
+        """
+        self._followers.append(listener)
+
+    @property
+    def reached(self) -> int:
+        """Every change up to this sequence number is logged, and was told to the followers."""
+        return min(self._unlogged, default=self._sequence + 1) - 1
 
     async def sequence(self) -> int:
         """The sequence number of the newest change that every look-up shows, 0 at first."""
@@ -176,26 +189,39 @@ class Ledger:
     async def _end(
         self, record: Record, gone: tuple[str, ...], new: Document, *, issued: bool = False
     ) -> Record:
-        """Make an intent what it becomes, and log that."""
-        body = record.stored.body.copy()
+        """Make an intent what it becomes and log that, in one write."""
+        before = record.stored
+        body = before.body.copy()
         for field in ("unfinished_since", *gone):
             body.pop(field, None)
-        now = self.now()
-        sequence = self._next(now)
         body |= new
-        body["sequence"] = sequence
-        body["changed_at"] = at = micros(now)
-        if issued:
-            body["issued_at"] = at
-        self._unlogged.add(sequence)
+        after = Record(Stored(before.id, before.version + 1, body))
+        sequence = 0
+
+        def make() -> tuple[Stored, Act]:
+            nonlocal sequence
+            self._unlogged.discard(sequence)  # it was refused
+            now = self.now()
+            sequence = self._next(now)
+            self._unlogged.add(sequence)
+            body["sequence"] = sequence
+            body["changed_at"] = at = micros(now)
+            if issued:
+                body["issued_at"] = at
+            return after.stored, act_of(after)
+
+        def kept(stored: Stored) -> None:
+            self._tell(Record(stored))
+            self._unlogged.discard(sequence)
+
         try:
-            after = Record(await self._store.replace(CERTIFICATES, record.stored, body))
-        except Failure:
-            self._unlogged.remove(sequence)  # there is nothing to log
+            index = await self._log.append_change(CERTIFICATES, before, make, kept)
+        except Failure as failure:
+            refused = isinstance(failure, Conflict | Duplicate)
+            with suppress(Failure):
+                if refused or await self._store.get(CERTIFICATES, before.id) == before:
+                    self._unlogged.discard(sequence)  # there is nothing to log
             raise
-        self._step("kept")
-        index = await self._log.append(act_of(after))
-        self._unlogged.remove(sequence)
         self._step("logged")
         return Record(after.stored, index)
 
@@ -203,7 +229,11 @@ class Ledger:
         """The place of an issued certificate in the log, which is written now if a full disk
         kept it from being written at its time."""
         index = await self._log.find(record.act_id)
-        return await self._log.append(act_of(record)) if index is None else index
+        if index is None:
+            index = await self._log.append(act_of(record))
+            self._tell(record)
+            self._unlogged.discard(record.sequence)
+        return index
 
     async def catch_up(self) -> None:
         """Write the leaves that a crash kept from being written; then remember that it is done.
@@ -221,8 +251,7 @@ class Ledger:
 
     async def remember(self) -> None:
         """Note how far the log has everything, so that the next ``catch_up`` is short."""
-        reached = min(self._unlogged, default=self._sequence + 1) - 1
-        await self._store.acknowledge(LOG_CURSOR, reached)
+        await self._store.acknowledge(LOG_CURSOR, self.reached)
 
     async def unfinished(self) -> list[Record]:
         """Intents that are neither issued nor void, the oldest first."""
@@ -371,6 +400,7 @@ class Ledger:
         self._step("pending-logged")
         now = self.now()
         sequence = self._next(now)
+        self._unlogged.add(sequence)
         gone = ("pending", "unfinished_since", "revocation")
         body = {key: value for key, value in stored.body.items() if key not in gone}
         body |= {
@@ -383,11 +413,19 @@ class Ledger:
             body["revocation"] = revocation | {"sequence": sequence}
             if revocation["reason"] in COMPROMISE:
                 body["compromised_key"] = body["key_hash"]
-        after = await self._store.replace(CERTIFICATES, stored, body)
+        try:
+            after = await self._store.replace(CERTIFICATES, stored, body)
+            self._tell(Record(after))
+        finally:
+            self._unlogged.remove(sequence)
         self._step("changed")
         for listener in self._listeners:
             listener(str(stored.body["ca"]), sequence)
         return after
+
+    def _tell(self, record: Record) -> None:
+        for follower in self._followers:
+            follower(record)
 
     async def _all_unfinished(self) -> list[Stored]:
         found: dict[str, Stored] = {}

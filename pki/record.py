@@ -17,10 +17,10 @@ from pki.status import CertStatus, Good, RevocationReason, Revoked, Unknown
 CERTIFICATES: Final = Collection(
     "certificates",
     (
-        Index("request", ("request",), unique=True),
-        Index("key", ("key_hash", "key_number"), unique=True),
+        Index("request", ("request",), unique=True, lasting=True),
+        Index("key", ("key_hash", "key_number"), unique=True, lasting=True),
         Index("compromised", ("compromised_key",)),
-        Index("subject", ("subject",)),
+        Index("subject", ("subject",), lasting=True),
         Index("sequence", ("sequence",), unique=True),
         Index("status", ("changed_by", "sequence")),
         Index("unfinished", ("unfinished_since",)),

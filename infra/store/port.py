@@ -5,7 +5,7 @@ port needs a transaction over several documents, so SQLite and MongoDB serve ali
 
 Invariants that every back end keeps (``tests/contract/test_store.py``):
 
-- when ``insert``, ``insert_many`` or ``replace`` returns, the change survives power loss;
+- when a call that changes something returns, the change survives power loss;
 - a document's version starts at 1 and grows by 1 with each change;
 - changes are made in the order of their calls, also when many wait at once, and their outbox
   entries have offsets in that order;
@@ -35,12 +35,14 @@ class Index:
     not in the index.
 
     Names and fields: a-z, 0-9 and _. What a field holds has to be a ``Key``: text, octets or an
-    integer of 64 bits; the order is integers, text by its UTF-8, octets.
+    integer of 64 bits; the order is integers, text by its UTF-8, octets. ``lasting``: once a
+    document is there its fields seldom change, which makes no difference but to speed.
     """
 
     name: str
     fields: tuple[str, ...]
     unique: bool = False
+    lasting: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +88,27 @@ class New:
     events: tuple[Event, ...] = ()
 
 
-class Duplicate(Rejected):
-    """The id or a unique index already holds this value; ``index`` is its name, or ``id``."""
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """A body that is to take the place of ``before``, if nobody changed that since."""
 
-    def __init__(self, collection: str, index: str) -> None:
+    before: Stored
+    body: Document
+    events: tuple[Event, ...] = ()
+
+
+class Duplicate(Rejected):
+    """The id or a unique index already holds this value; ``index`` is its name, or ``id``.
+
+    ``collection`` and ``id``: the document that was refused.
+    """
+
+    def __init__(self, collection: str, id: str, index: str) -> None:
         super().__init__(
             "duplicate", f"{collection}: a document with this {index} is there already"
         )
+        self.collection = collection
+        self.id = id
         self.index = index
 
 
@@ -101,6 +117,8 @@ class Conflict(Rejected):
 
     def __init__(self, collection: str, id: str) -> None:
         super().__init__("conflict", f"{collection}: {id} was changed meanwhile; read it again")
+        self.collection = collection
+        self.id = id
 
 
 class Store(Protocol):
@@ -130,6 +148,11 @@ class Store(Protocol):
     ) -> Stored:
         """Put ``body`` in the place of ``before``, durably, if nobody changed it since.
         Errors: ``Conflict``, ``Duplicate``."""
+
+    async def write(self, changes: Sequence[tuple[Collection, New | Replacement]]) -> None:
+        """Make these changes in this order, durably, each of them whole; a crash leaves those up
+        to some point, a refusal (``Duplicate``, ``Conflict``) may leave those before the refused
+        one. It costs one wait for the disk where one call each would cost several."""
 
     async def get(self, collection: Collection, id: str) -> Stored | None:
         """The document with this id."""

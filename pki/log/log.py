@@ -4,6 +4,8 @@ Invariants:
 
 - what ``append`` has returned survives power loss, and its index never changes;
 - leaf indices are dense, and leaves lie in the order of the calls;
+- a change that is appended lies in the store before its leaf does, if at all: whoever finds one
+  without the other finds the change, and appends its act again;
 - state in memory never runs ahead of the store; it is O(log n): the tail of the tree and one
   running hash;
 - a checkpoint is signed only if the one before it, read again from the store, is a beginning of
@@ -15,14 +17,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
 from infra.clock import Clock
 from infra.errors import Broken, Rejected, Unavailable
-from infra.store.port import Conflict, Document, Duplicate, New, Store
+from infra.store.port import (
+    Collection,
+    Conflict,
+    Document,
+    Duplicate,
+    New,
+    Store,
+    Stored,
+)
 from pki.log.act import Act, encode
+from pki.log.batch import Batch, Change, Entry, Make, Then, differs, leaf_index
 from pki.log.checkpoint import (
     Checkpoint,
     assemble,
@@ -49,7 +60,6 @@ from pki.log.records import (
     leaf_body,
     leaf_record,
     record_id,
-    record_number,
     running,
 )
 from pki.log.records import COLLECTIONS as COLLECTIONS
@@ -57,7 +67,7 @@ from pki.log.tiles import WIDTH, FullTile, Tail, TileId
 from pki.log.tree import Tree
 from pki.signer.port import Signer
 
-MAX_BATCH: Final = 256
+MAX_BATCH: Final = 250  # acts; with as many changes they are a transaction of usual size
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,29 +76,6 @@ class _State:
 
     tail: Tail
     running: bytes
-
-
-@dataclass(slots=True)
-class _Entry:
-    """An act on its way into the store, and whoever waits for it."""
-
-    act: str
-    leaf: bytes
-    waiting: list[asyncio.Future[LeafIndex]] = field(default_factory=list)
-
-    def settle(self, index: int) -> None:
-        for future in self.waiting:
-            if not future.done():
-                future.set_result(LeafIndex(index))
-
-    def fail(self, error: Exception) -> None:
-        for future in self.waiting:
-            if not future.done():
-                future.set_exception(error)
-
-    def cancel(self) -> None:
-        for future in self.waiting:
-            future.cancel()
 
 
 class Log:
@@ -100,8 +87,8 @@ class Log:
         self._clock = clock
         self._state = state
         self._uncertain = False  # a write failed: the store may hold more than we know
-        self._waiting: dict[str, _Entry] = {}
-        self._writing: dict[str, _Entry] = {}
+        self._waiting: dict[str, Entry] = {}  # by act, or by document
+        self._writing: dict[str, Entry] = {}
         self._writer: asyncio.Task[None] | None = None
         self._tree = Tree(store)
         self._signing = asyncio.Lock()
@@ -154,19 +141,32 @@ class Log:
         leaf = encode(act)
         entry = self._waiting.get(act.id) or self._writing.get(act.id)
         if entry is None:
-            entry = self._waiting[act.id] = _Entry(act.id, leaf)
-            if self._writer is None or self._writer.done():
-                self._writer = asyncio.create_task(self._write_all())
+            entry = self._enter(act.id, Entry(act.id, leaf))
         elif entry.leaf != leaf:
-            raise _differs(act.id)
-        future: asyncio.Future[LeafIndex] = asyncio.get_running_loop().create_future()
-        entry.waiting.append(future)
-        return await future
+            raise differs(act.id)
+        return await entry.written()
+
+    async def append_change(
+        self, collection: Collection, before: Stored, make: Make, then: Then
+    ) -> LeafIndex:
+        """Change a document and append the act that this is, both durably and in one write.
+
+        ``make``: what takes the place of ``before``, and the act; called when the write
+        is next, so what it counts up is kept in that order, and again when that was refused.
+        ``then``: told the new document once both are durable, even if the caller has gone.
+        Errors: ``Conflict`` and ``Duplicate`` of the document, after which nothing was kept; what
+        ``make`` raises; those of ``append``, after which the change may have been kept without
+        its leaf: append its act.
+        """
+        change = Change(collection, before, make, then)
+        if change.key in self._waiting or change.key in self._writing:
+            raise Conflict(collection.name, before.id)
+        return await self._enter(change.key, Entry("", b"", change)).written()
 
     async def find(self, act_id: str) -> LeafIndex | None:
         """The index of the leaf of this act."""
         found = await self._store.find(LEAVES, "act", (act_id,), limit=1)
-        return LeafIndex(_index(found[0].id)) if found else None
+        return leaf_index(found[0]) if found else None
 
     async def leaf(self, index: int) -> bytes:
         """The leaf with this index. Errors: ``Rejected("no-such-leaf")``."""
@@ -237,69 +237,62 @@ class Log:
         if self._writer is not None:
             await self._writer
 
+    def _enter(self, key: str, entry: Entry) -> Entry:
+        self._waiting[key] = entry
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._write_all())
+        return entry
+
     async def _write_all(self) -> None:
         while self._waiting:
-            batch = dict(islice(self._waiting.items(), MAX_BATCH))
-            for act in batch:
-                del self._waiting[act]
-            self._writing = batch
-            remaining = dict(batch)
+            entries = dict(islice(self._waiting.items(), MAX_BATCH))
+            for key in entries:
+                del self._waiting[key]
+            self._writing = entries
+            batch = Batch(entries)
             try:
                 # What an earlier batch filled; while tiles cannot be written, nor can leaves.
                 await self._tree.write()
-                await self._write(remaining)
+                await self._write(batch)
                 await self._tree.write()
             except Exception as error:
                 # After the acts are settled this reaches nobody; the next batch meets it again.
                 self._uncertain = True
-                for entry in remaining.values():
-                    entry.fail(error)
+                batch.fail(error)
             except asyncio.CancelledError:
-                for entry in (*remaining.values(), *self._waiting.values()):
+                for entry in (*batch.entries, *self._waiting.values()):
                     entry.cancel()
                 raise
             finally:
                 self._writing = {}
 
-    async def _write(self, batch: dict[str, _Entry]) -> None:
-        """Write the batch and settle it; what is settled leaves ``batch``."""
+    async def _write(self, batch: Batch) -> None:
+        """Write the batch and settle it."""
         if self._uncertain:
             await self._catch_up()
             self._uncertain = False
         lost = 0
-        while batch:
+        while batch.entries:
+            changes = batch.make()
             before = self._state
-            state, documents, full = _grow(before, batch.values())
+            state, leaves, full = _grow(before, batch.entries)
             try:
-                await self._store.insert_many(LEAVES, documents)
-            except Duplicate as refused:
+                await self._store.write([*changes, *((LEAVES, leaf) for leaf in leaves)])
+            except (Conflict, Duplicate) as refused:
                 await self._catch_up()
-                known = await self._settle_known(batch)
+                await batch.look(self._store, refused)
+                if isinstance(refused, Conflict) or refused.collection != LEAVES.name:
+                    continue
+                known = await batch.settle_known(self._store)
                 if refused.index == "id":
                     lost += 1
-                    if lost > 1 and batch:
+                    if lost > 1 and batch.entries:
                         raise _busy() from refused
                 elif not known:
                     raise Broken("log-altered", "the index of acts names no leaf") from refused
                 continue
             self._advance(state, full)
-            for index, entry in enumerate(batch.values(), before.tail.size):
-                entry.settle(index)
-            batch.clear()
-
-    async def _settle_known(self, batch: dict[str, _Entry]) -> int:
-        known = 0
-        for entry in list(batch.values()):
-            found = await self._store.find(LEAVES, "act", (entry.act,), limit=1)
-            if not found:
-                continue
-            known += 1
-            del batch[entry.act]
-            if found[0].body.get("leaf") == entry.leaf:
-                entry.settle(_index(found[0].id))
-            else:
-                entry.fail(_differs(entry.act))
-        return known
+            batch.settle(before.tail.size)
 
     def _advance(self, state: _State, full: Iterable[FullTile]) -> None:
         self._tree.add(full)
@@ -315,12 +308,12 @@ class Log:
             found = await asyncio.gather(
                 *(self._store.get(LEAVES, record_id(first + i)) for i in range(step))
             )
-            entries: list[_Entry] = []
+            entries: list[Entry] = []
             for stored in found:
                 record = None if stored is None else leaf_record(stored)
                 if record is None:
                     break
-                entries.append(_Entry(record.act, record.leaf))
+                entries.append(Entry(record.act, record.leaf))
             after, documents, full = _grow(at, entries)
             for stored, made in zip(found, documents, strict=False):
                 if stored is None or stored.body != made.body:
@@ -365,7 +358,7 @@ class Log:
             return  # another process has just kept its own
 
 
-def _grow(state: _State, entries: Iterable[_Entry]) -> tuple[_State, list[New], list[FullTile]]:
+def _grow(state: _State, entries: Iterable[Entry]) -> tuple[_State, list[New], list[FullTile]]:
     """The state after these leaves, their documents, and the tiles that they fill."""
     number = state.tail.size
     before = state.running
@@ -379,17 +372,6 @@ def _grow(state: _State, entries: Iterable[_Entry]) -> tuple[_State, list[New], 
         before = after
     tail, full = state.tail.grow(hashes)
     return _State(tail, before), documents, full
-
-
-def _index(id: str) -> int:
-    number = record_number(id)
-    if number is None:
-        raise Broken("log-altered", f"{id!r} is no leaf of this log")
-    return number
-
-
-def _differs(act: str) -> Broken:
-    return Broken("log-act-differs", f"the log holds another leaf for the act {act}")
 
 
 def _split(last: CheckpointRecord) -> Broken:

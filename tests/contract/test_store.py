@@ -18,6 +18,7 @@ from infra.store.port import (
     Event,
     Index,
     New,
+    Replacement,
     Store,
     Stored,
 )
@@ -29,7 +30,7 @@ CARDS = Collection(
         Index("by_serial", ("issuer", "serial"), unique=True),
         Index("by_owner", ("owner",)),
         Index("by_time", ("owner", "at")),
-        Index("by_fingerprint", ("fingerprint",), unique=True),
+        Index("by_fingerprint", ("fingerprint",), unique=True, lasting=True),
     ),
 )
 LEAVES = Collection("leaves", (Index("by_number", ("number",), unique=True),))
@@ -374,6 +375,58 @@ async def test_many_with_one_that_cannot_be_stored(store: Store) -> None:
     with pytest.raises(Rejected) as refusal:
         await store.insert_many(LEAVES, [New("a", {}), New("b", {"number": 0.5})])
     assert refusal.value.code == "bad-key"
+
+
+async def test_a_write_goes_over_collections_in_order(store: Store) -> None:
+    before = await store.insert(CARDS, "a", {"owner": "x"})
+    await store.write(
+        [
+            (CARDS, Replacement(before, {"owner": "y"}, (event("first"),))),
+            (LEAVES, New("0", {"number": 0}, (event("second"),))),
+            (CARDS, Replacement(Stored("a", 2, {}), {"owner": "z"}, (event("third"),))),
+        ]
+    )
+    assert await store.get(CARDS, "a") == Stored("a", 3, {"owner": "z"})
+    assert await ids(store, "by_owner", ("z",)) == ["a"]
+    assert await store.get(LEAVES, "0") == Stored("0", 1, {"number": 0})
+    assert [one.event.key for one in await store.events(0)] == ["first", "second", "third"]
+    await store.write([])
+
+
+@pytest.mark.parametrize("refused", ["conflict", "missing", "duplicate", "taken"])
+@pytest.mark.parametrize("others", [0, 3, 700])
+async def test_a_write_stops_at_what_is_refused(store: Store, refused: str, others: int) -> None:
+    await store.insert(LEAVES, "x", {"number": -1})
+    card = await store.insert(CARDS, "card", {"owner": "x"})
+    changes: dict[str, tuple[Collection, New | Replacement]] = {
+        "conflict": (CARDS, Replacement(Stored("card", 7, {}), {"owner": "no"}, (event("no"),))),
+        "missing": (CARDS, Replacement(Stored("none", 1, {}), {}, (event("no"),))),
+        "duplicate": (LEAVES, New("y", {"number": -1}, (event("no"),))),
+        "taken": (LEAVES, New("x", {}, (event("no"),))),
+    }
+    first: list[tuple[Collection, New | Replacement]] = [
+        (LEAVES, New(f"{n:04}", {"number": n}, (event(f"{n:04}"),))) for n in range(others)
+    ]
+    last = (CARDS, Replacement(card, {"owner": "late"}, (event("late"),)))
+    with pytest.raises((Conflict, Duplicate)) as refusal:
+        await store.write([*first, changes[refused], last, (LEAVES, New("late", {}))])
+    error = refusal.value
+    assert isinstance(error, Conflict | Duplicate)
+    assert (error.collection, error.id) == {
+        "conflict": ("cards", "card"),
+        "missing": ("cards", "none"),
+        "duplicate": ("leaves", "y"),
+        "taken": ("leaves", "x"),
+    }[refused]
+    if isinstance(error, Duplicate):
+        assert error.index == {"duplicate": "by_number", "taken": "id"}[refused]
+    # What was before it may be there, as a beginning; nothing that came after it is.
+    assert await store.get(CARDS, "card") == card
+    there = [one.id async for one in store.scan(LEAVES)][:-1]
+    assert there == [f"{n:04}" for n in range(len(there))]
+    assert [one.event.key for one in await store.events(0)] == there
+    # It has kept nobody else from anything.
+    assert (await store.replace(CARDS, card, {"owner": "z"})).version == 2
 
 
 async def fill(store: Store) -> None:

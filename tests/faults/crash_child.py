@@ -7,13 +7,28 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from cli.compose import running
 from conf.load import load
+from infra.store.port import Collection, New, Replacement
+from infra.store.sqlite import SqliteStore
 from pki.authority import Application
 from pki.serial import parse_serial
 from pki.status import RevocationReason
+
+
+async def die_after_the_documents(
+    store: SqliteStore, changes: Sequence[tuple[Collection, New | Replacement]]
+) -> None:
+    """What may be left of a write where a crash can cut it: documents without their leaves."""
+    for collection, change in changes:
+        if isinstance(change, Replacement):
+            await store.replace(collection, change.before, change.body, change.events)
+            os.kill(os.getpid(), signal.SIGKILL)
+        else:
+            await store.insert(collection, change.id, change.body, change.events)
 
 
 async def main(home: Path, fatal: str, act: str, *arguments: str) -> None:
@@ -21,6 +36,8 @@ async def main(home: Path, fatal: str, act: str, *arguments: str) -> None:
         if name == fatal:
             os.kill(os.getpid(), signal.SIGKILL)
 
+    if fatal == "kept":
+        setattr(SqliteStore, "write", die_after_the_documents)  # noqa: B010
     settings = load(home, {}, {}).settings
     async with running(settings, create=act == "init", serving=False, step=step) as instance:
         if act == "issue":

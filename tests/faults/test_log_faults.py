@@ -16,7 +16,7 @@ import pytest
 
 from infra.clock import FixedClock
 from infra.errors import Broken, Rejected, Unavailable
-from infra.store.port import Collection, New
+from infra.store.port import Collection, New, Replacement
 from infra.store.sqlite import SqliteStore
 from pki.log.act import encode, parse
 from pki.log.checkpoint import VerifierKey, assemble, parse_note
@@ -376,12 +376,12 @@ class FailingStore(SqliteStore):
 
     beginnings: list[int]
 
-    async def insert_many(self, collection: Collection, documents: Sequence[New]) -> None:
+    async def write(self, changes: Sequence[tuple[Collection, New | Replacement]]) -> None:
         failing = getattr(self, "beginnings", [])
-        if collection is not LEAVES or not failing:
-            await super().insert_many(collection, documents)
+        if changes[-1][0] is not LEAVES or not failing:
+            await super().write(changes)
             return
-        await super().insert_many(collection, documents[: failing.pop(0)])
+        await super().write(changes[: failing.pop(0)])
         raise Unavailable("storage-full", "free space on the disk")
 
 

@@ -13,10 +13,12 @@ from cli.compose import running
 from cli.parts import Instance
 from conf.load import load
 from infra.errors import Broken, Rejected, Unavailable
+from infra.store.port import Collection, Stored
 from pki.algorithms import KeyType, usual_algorithm
 from pki.authority import Application
 from pki.general_name import encode_general_names, parse_general_name
 from pki.log.act import Act
+from pki.log.batch import Make, Then
 from pki.names import parse_rfc4514
 from pki.oids import SUBJECT_ALT_NAME
 from pki.preparation import Prepared, PrepareHere, Task
@@ -61,7 +63,11 @@ def break_the_log(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
     async def append(act: Act) -> int:
         raise Unavailable("storage-full", "no room")
 
+    async def append_change(collection: Collection, before: Stored, make: Make, then: Then) -> int:
+        raise Unavailable("storage-full", "no room")
+
     monkeypatch.setattr(instance.log, "append", append)
+    monkeypatch.setattr(instance.log, "append_change", append_change)
 
 
 async def test_a_certificate_without_its_leaf_is_not_given_out(

@@ -23,6 +23,7 @@ from infra.store.port import (
     Index,
     Key,
     New,
+    Replacement,
     Stored,
 )
 from infra.store.sqlite import SqliteStore
@@ -32,7 +33,7 @@ T = TypeVar("T")
 THINGS = Collection(
     "things",
     (
-        Index("by_pair", ("a", "b"), unique=True),
+        Index("by_pair", ("a", "b"), unique=True, lasting=True),
         Index("by_c", ("c",), unique=True),
         Index("by_a", ("a",)),
         Index("by_b_c", ("b", "c")),
@@ -81,14 +82,28 @@ class InsertMany:
     documents: tuple[New, ...]
 
 
-Call: TypeAlias = Insert | Replace | InsertMany
+@dataclass(frozen=True)
+class Write:
+    changes: tuple[Insert | Replace, ...]
+
+
+Call: TypeAlias = Insert | Replace | InsertMany | Write
 Outcome: TypeAlias = "tuple[str, object]"
 
-calls = (
-    st.builds(Insert, names, bodies, events)
-    | st.builds(Replace, names, st.integers(1, 5), bodies, events)
-    | st.builds(InsertMany, st.lists(st.builds(New, names, bodies, events), max_size=4).map(tuple))
+singles = st.builds(Insert, names, bodies, events) | st.builds(
+    Replace, names, st.integers(1, 5), bodies, events
 )
+calls = (
+    singles
+    | st.builds(InsertMany, st.lists(st.builds(New, names, bodies, events), max_size=4).map(tuple))
+    | st.builds(Write, st.lists(singles, max_size=4).map(tuple))
+)
+
+
+def written(change: Insert | Replace) -> New | Replacement:
+    if isinstance(change, Insert):
+        return New(change.id, change.body, change.events)
+    return Replacement(Stored(change.id, change.version, {}), change.body, change.events)
 
 
 def rank(key: Key) -> tuple[int, Any]:
@@ -112,9 +127,12 @@ class Model:
                     return "conflict", None
                 return self._put(id, version + 1, body, events)
             case InsertMany(documents):
-                for new in documents:
-                    outcome = self._put(new.id, 1, new.body, new.events)
-                    if outcome[0] == "duplicate":
+                inserts = (Insert(new.id, new.body, new.events) for new in documents)
+                return self.apply(Write(tuple(inserts)))
+            case Write(changes):
+                for change in changes:
+                    outcome = self.apply(change)
+                    if outcome[0] != "done":
                         return outcome
                 return "done", None
 
@@ -179,6 +197,8 @@ class StoreMachine(RuleBasedStateMachine):
                     assert stored == Stored(id, version + 1, body)
                 case InsertMany(documents):
                     await self.store.insert_many(THINGS, documents)
+                case Write(changes):
+                    await self.store.write([(THINGS, written(change)) for change in changes])
         except Duplicate as refusal:
             return "duplicate", refusal.index
         except Conflict:

@@ -10,9 +10,9 @@ call of ``sqlite3_step`` begins, applies, commits and syncs. That matters becaus
 gives the interpreter lock away at each step, and a writer beside a busy event loop waits up to a
 switch interval to get it back each time.
 
-A change that cannot be made (its id is taken, its version is old) does not fail the statement: it
-goes to the temporary table ``refused``, which keeps the rest of that change out, and the last row
-of the batch reports what is there.
+A document that is refused (its id is taken, its version is old) does not fail the statement: it
+goes to the temporary table ``refused``, which keeps the rest of its change out, and the last row of
+the batch reports what is there.
 """
 
 # ruff: noqa: S608 - identifiers are checked against IDENTIFIER, values are always bound
@@ -20,7 +20,7 @@ of the batch reports what is there.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Final, TypeAlias
 
@@ -186,40 +186,62 @@ class Table:
             f" ORDER BY {', '.join(column + direction for column in order)} LIMIT ?"
         )
 
+    def _assignments(self) -> Iterator[tuple[str, str]]:
+        """What a replacement may set, from the cheapest on, each with what must then be as it was.
+
+        An UPDATE writes every index that it names a column of, whether that changes or not. The
+        first leaves them all alone, the second those that last; once one of them has raised the
+        version, the next finds nothing to do.
+        """
+        indexes = self.collection.indexes
+        passing = {field for index in indexes if not index.lasting for field in index.fields}
+        for changing in dict.fromkeys(map(frozenset, ((), passing, self.fields))):
+            assign = same = ""
+            for number, field in enumerate(self.fields):
+                if field in changing:
+                    assign += f", f_{field} = NEW.k{number}"
+                else:
+                    same += f" AND f_{field} IS NEW.k{number}"
+            yield assign, same
+
     def trigger_sql(self) -> list[str]:
         """The two triggers that apply this collection's rows of a batch."""
         table, columns = self.name, self.columns
         keys = [f"NEW.k{n}" for n in range(len(columns))]
-        taken = "".join(
+        reasons = "".join(
             f" WHEN EXISTS (SELECT 1 FROM {table} WHERE id IS NOT NEW.id AND "
             + " AND ".join(f"f_{field} = NEW.k{self.fields.index(field)}" for field in index.fields)
             + f") THEN '{index.name}'"
             for index in self.collection.indexes
             if index.unique
         )
-        same = "".join(f" AND {c} IS {k}" for c, k in zip(columns, keys, strict=True))
-        assign = "".join(f", {c} = {k}" for c, k in zip(columns, keys, strict=True))
-        as_read = f"FROM {table} WHERE id = NEW.id AND version = NEW.version"
+        name = self.collection.name
+        as_read = (
+            "id = NEW.id AND version = NEW.version"
+            " AND NEW.change NOT IN (SELECT change FROM refused)"
+        )
+        updates = "".join(
+            f"UPDATE OR IGNORE {table} SET version = version + 1, body = NEW.body{assign}"
+            f" WHERE {as_read}{same};"
+            for assign, same in self._assignments()
+        )
         insert = f"""
             INSERT OR IGNORE INTO {table} ({", ".join(("id", "version", "body", *columns))})
                 SELECT {", ".join(("NEW.id", "1", "NEW.body", *keys))}
                 WHERE NEW.change NOT IN (SELECT change FROM refused);
             INSERT OR IGNORE INTO refused
-                SELECT NEW.change, CASE
-                    WHEN EXISTS (SELECT 1 FROM {table} WHERE id = NEW.id) THEN 'id'{taken}
+                SELECT NEW.change, '{name}', NEW.id, CASE
+                    WHEN EXISTS (SELECT 1 FROM {table} WHERE id = NEW.id) THEN 'id'{reasons}
                     ELSE 'id' END
                 WHERE changes() = 0;"""
-        # The first UPDATE leaves the indexes alone, which is the usual case and by far the
-        # cheapest; once it has raised the version, the second one finds nothing to do.
         replace = f"""
-            INSERT INTO refused SELECT NEW.change, '' WHERE NOT EXISTS (SELECT 1 {as_read});
-            UPDATE {table} SET version = version + 1, body = NEW.body
-                WHERE id = NEW.id AND version = NEW.version{same};
-            UPDATE OR IGNORE {table} SET version = version + 1, body = NEW.body{assign}
-                WHERE id = NEW.id AND version = NEW.version;
+            INSERT OR IGNORE INTO refused
+                SELECT NEW.change, '{name}', NEW.id, ''
+                WHERE NOT EXISTS (SELECT 1 FROM {table} WHERE {as_read});
+            {updates}
             INSERT INTO refused
-                SELECT NEW.change, CASE WHEN FALSE THEN ''{taken} ELSE '' END
-                WHERE EXISTS (SELECT 1 {as_read});"""
+                SELECT NEW.change, '{name}', NEW.id, CASE WHEN FALSE THEN ''{reasons} ELSE '' END
+                WHERE EXISTS (SELECT 1 FROM {table} WHERE {as_read});"""
         return [
             _trigger(f"insert_{table}", self.insert_kind, insert),
             _trigger(f"replace_{table}", self.replace_kind, replace),
@@ -246,14 +268,13 @@ class Batch:
             INSERT INTO cursors VALUES (NEW.id, NEW.version)
                 ON CONFLICT (consumer) DO UPDATE SET offset = max(offset, excluded.offset);"""
         end = """
-            SELECT report(found) FROM
-                (SELECT group_concat(change || ':' || reason) AS found FROM refused)
-                WHERE found IS NOT NULL;
+            SELECT report(change, collection, id, found) FROM refused;
             DELETE FROM refused;"""
         forget = "DELETE FROM outbox WHERE offset <= NEW.version;"
         nothing = ", ".join(f"NULL AS {column}" for column in self.columns)
         return [
-            "CREATE TEMP TABLE refused (change INTEGER PRIMARY KEY, reason TEXT NOT NULL)",
+            "CREATE TEMP TABLE refused (change INTEGER PRIMARY KEY, collection TEXT, id TEXT,"
+            " found TEXT)",
             f"CREATE TEMP VIEW batch AS SELECT {nothing}",
             _trigger("end_batch", END, end),
             _trigger("event", EVENT, event),

@@ -12,15 +12,24 @@ from typing import Any, Final
 import msgspec
 
 from infra.errors import Broken, Rejected
-from infra.store.port import Announced, Collection, Document, Event, Key, New, Stored
+from infra.store.port import (
+    Announced,
+    Collection,
+    Document,
+    Event,
+    Key,
+    New,
+    Replacement,
+    Stored,
+)
 from infra.store.sqlite.database import back_up, close_writer, open_reader, open_writer, translated
 from infra.store.sqlite.errors import corrupt, unavailable
 from infra.store.sqlite.schema import (
     ACKNOWLEDGE,
     FORGET,
     MAX_EVENTS,
+    MAX_ROWS,
     Batch,
-    Row,
     Table,
     check_key,
     check_text,
@@ -32,6 +41,8 @@ from infra.store.sqlite.writer import Change, Unit, Writer
 _BACKLOG: Final = 4096  # changes that may wait for the writer; later callers wait their turn
 _PAGE: Final = 1000  # rows read before others on the event loop get a turn
 _FORGET_PAGE: Final = 10_000  # outbox entries dropped in one transaction
+_UNIT_ROWS: Final = MAX_ROWS - MAX_EVENTS  # a unit that has so many takes no further document
+_UNIT_OCTETS: Final = 1 << 20
 
 
 class SqliteStore:
@@ -84,31 +95,35 @@ class SqliteStore:
     async def insert(
         self, collection: Collection, id: str, body: Document, events: Sequence[Event] = ()
     ) -> Stored:
-        table = self._table(collection)
-        change = self._change(collection.name, id)
-        unit = self._insertion(table, change, id, body, events)
+        change = self._change()
+        unit = Unit(change)
+        self._lay(unit, collection, New(id, body, tuple(events)))
         await self._commit(change, (unit,))
         return Stored(id, 1, body)
 
     async def insert_many(self, collection: Collection, documents: Sequence[New]) -> None:
-        if not documents:
-            return
-        table = self._table(collection)
-        change = self._change(collection.name, "")
-        change.left = len(documents)
-        units = [self._insertion(table, change, new.id, new.body, new.events) for new in documents]
-        await self._commit(change, units)
+        await self.write([(collection, new) for new in documents])
 
     async def replace(
         self, collection: Collection, before: Stored, body: Document, events: Sequence[Event] = ()
     ) -> Stored:
-        table = self._table(collection)
-        change = self._change(collection.name, before.id)
-        unit = self._unit(
-            change, table.replace_kind, table, before.id, before.version, body, events
-        )
+        change = self._change()
+        unit = Unit(change)
+        self._lay(unit, collection, Replacement(before, body, tuple(events)))
         await self._commit(change, (unit,))
         return Stored(before.id, before.version + 1, body)
+
+    async def write(self, changes: Sequence[tuple[Collection, New | Replacement]]) -> None:
+        if not changes:
+            return
+        change = self._change()
+        units = [Unit(change)]
+        for collection, what in changes:
+            if len(units[-1].rows) >= _UNIT_ROWS or units[-1].octets >= _UNIT_OCTETS:
+                units.append(Unit(change))
+            self._lay(units[-1], collection, what)
+        change.left = len(units)
+        await self._commit(change, units)
 
     async def get(self, collection: Collection, id: str) -> Stored | None:
         rows = self._read(self._table(collection).get_sql, (check_text(id),))
@@ -188,9 +203,9 @@ class SqliteStore:
         )
 
     async def acknowledge(self, consumer: str, offset: int) -> None:
-        change = self._change("", consumer)
+        change = self._change()
         row = self._batch.row(ACKNOWLEDGE, change.number, check_text(consumer), offset)
-        await self._commit(change, (Unit(change, (row,), 0),))
+        await self._commit(change, (Unit(change, [row]),))
 
     async def forget_events(self, up_to: int) -> None:
         first = self._number("SELECT coalesce(min(offset), 0) FROM outbox")
@@ -198,9 +213,9 @@ class SqliteStore:
         up_to = min(up_to, last)
         while first and first <= up_to:
             first += _FORGET_PAGE
-            change = self._change("", "")
+            change = self._change()
             row = self._batch.row(FORGET, change.number, "", min(first - 1, up_to))
-            await self._commit(change, (Unit(change, (row,), 0),))
+            await self._commit(change, (Unit(change, [row]),))
 
     async def backup(self, path: Path) -> None:
         """Copy the database as it stands to the new file ``path``, while work goes on.
@@ -225,37 +240,28 @@ class SqliteStore:
             )
         return table
 
-    def _change(self, collection: str, id: str) -> Change:
-        waiter = asyncio.get_running_loop().create_future()
-        return Change(next(self._numbers), collection, id, waiter)
+    def _change(self) -> Change:
+        return Change(next(self._numbers), asyncio.get_running_loop().create_future())
 
-    def _insertion(
-        self, table: Table, change: Change, id: str, body: Document, events: Sequence[Event]
-    ) -> Unit:
-        return self._unit(change, table.insert_kind, table, id, 1, body, events)
-
-    def _unit(
-        self,
-        change: Change,
-        kind: int,
-        table: Table,
-        id: str,
-        version: int,
-        body: Document,
-        events: Sequence[Event],
-    ) -> Unit:
+    def _lay(self, unit: Unit, collection: Collection, what: New | Replacement) -> None:
+        """Add the rows of a document and of its events to the unit."""
+        table, body, events = self._table(collection), what.body, what.events
+        if isinstance(what, New):
+            kind, id, version = table.insert_kind, what.id, 1
+        else:
+            kind, id, version = table.replace_kind, what.before.id, what.before.version
         encoded = encode_document(body)
-        rows: list[Row] = [
-            self._batch.row(kind, change.number, check_text(id), version, encoded, table.keys(body))
-        ]
+        number = unit.change.number
+        unit.rows.append(
+            self._batch.row(kind, number, check_text(id), version, encoded, table.keys(body))
+        )
+        unit.octets += len(encoded)
         if len(events) > MAX_EVENTS:
             raise Rejected("too-many-events", f"a change carries at most {MAX_EVENTS} events")
-        octets = len(encoded)
         for event in events:
-            announced, size = self._batch.event_row(change.number, event)
-            rows.append(announced)
-            octets += size
-        return Unit(change, rows, octets)
+            announced, size = self._batch.event_row(number, event)
+            unit.rows.append(announced)
+            unit.octets += size
 
     async def _commit(self, change: Change, units: Sequence[Unit]) -> None:
         # Without a wait while there are turns left, so calls are queued in the order made.

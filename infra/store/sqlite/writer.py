@@ -27,8 +27,8 @@ from infra.store.sqlite.schema import MAX_DOCUMENT, MAX_ROWS, Batch, Row
 
 # While many callers are at it, a batch waits a moment for more of them: the sync costs the same for
 # one as for all. With a few, the moment would only be lost: each of them waits for its own.
-_GATHER: Final = 0.001  # seconds
-_FEW: Final = 12  # units of the last batch
+_GATHER: Final = 0.0005  # seconds
+_FEW: Final = 5  # rows of the last batch
 _MAX_OCTETS: Final = MAX_DOCUMENT  # of a batch; a single larger unit still goes, alone
 _LOG: Final = logging.getLogger(__name__)
 
@@ -38,8 +38,6 @@ class Change:
     """What one caller waits for; ``left`` of its units are not committed yet."""
 
     number: int
-    collection: str
-    id: str
     waiter: asyncio.Future[None]
     left: int = 1
     failure: Failure | None = field(default=None)
@@ -47,11 +45,11 @@ class Change:
 
 @dataclass(slots=True, eq=False)
 class Unit:
-    """Rows that belong into one transaction: a document and its outbox entries."""
+    """Rows that belong into one transaction: documents, each with its outbox entries."""
 
     change: Change
-    rows: Sequence[Row]
-    octets: int
+    rows: list[Row] = field(default_factory=list)
+    octets: int = 0
 
 
 Outcome: TypeAlias = "tuple[Change, Failure | None]"
@@ -68,12 +66,12 @@ class Writer:
         self._path = path
         self._loop = asyncio.get_running_loop()
         self._queue: SimpleQueue[Unit | None] = SimpleQueue()
-        self._refused: dict[int, str] = {}
+        self._refused: dict[int, Duplicate | Conflict] = {}
         self._held: Unit | None = None
-        self._last = 0  # units of the last batch
+        self._last = 0  # rows of the last batch
         self._stopping = False
         self._stopped = self._loop.create_future()
-        connection.create_function("report", 1, self._report)
+        connection.create_function("report", 4, self._report)
         for sql in batch.setup_sql():
             connection.execute(sql)
         self._max_rows = min(
@@ -101,7 +99,7 @@ class Writer:
     def _run(self) -> None:
         try:
             while units := self._collect():
-                self._last = len(units)
+                self._last = sum(len(unit.rows) for unit in units)
                 try:
                     outcomes = self._outcomes(units)
                 except BaseException as error:  # nobody may wait for ever, whatever happens here
@@ -165,7 +163,7 @@ class Writer:
             change = unit.change
             if self._refused and change.number in self._refused:
                 if change.failure is None:
-                    change.failure = _refusal(change, self._refused[change.number])
+                    change.failure = self._refused[change.number]
                     outcomes.append((change, change.failure))
                 continue
             change.left -= 1
@@ -173,10 +171,12 @@ class Writer:
                 outcomes.append((change, None))
         return outcomes
 
-    def _report(self, found: str) -> None:
-        """Called by the last row of a batch: ``number:reason``, with commas between."""
-        entries = (entry.partition(":") for entry in found.split(","))
-        self._refused = {int(number): reason for number, _, reason in entries}
+    def _report(self, change: int, collection: str, id: str, index: str) -> None:
+        """Called at the end of a batch for each change that was refused, with the document that
+        was; ``index``: the one that holds its value already, empty if its version was old."""
+        self._refused[change] = (
+            Duplicate(collection, id, index) if index else Conflict(collection, id)
+        )
 
     def _recover(self, error: Exception) -> Failure:
         """Leave no transaction behind, whatever happened."""
@@ -214,12 +214,6 @@ def _fail(units: list[Unit], failure: Failure, cause: BaseException) -> list[Out
         change.failure.__cause__ = cause
         outcomes.append((change, change.failure))
     return outcomes
-
-
-def _refusal(change: Change, reason: str) -> Failure:
-    if reason:
-        return Duplicate(change.collection, reason)
-    return Conflict(change.collection, change.id)
 
 
 def _answer(outcomes: list[Outcome]) -> None:

@@ -47,8 +47,9 @@ bench: $(VENV)/.dev ## every benchmark, a JSON line a figure (ARGS="issue --quic
 	@deploy/debian-packages bench
 	@$(BIN)/python -m bench $(ARGS)
 
-fuzz: $(VENV)/.dev ## fuzz every parser of outside bytes for longer (SECONDS_EACH=60)
-	DIGITALID_FUZZ_SECONDS=$${SECONDS_EACH:-60} $(BIN)/python -m pytest tests/fuzz -q $(ARGS)
+fuzz: $(VENV)/.dev ## fuzz every parser of outside bytes for longer (SECONDS_EACH=60, INPUTS=5000000)
+	DIGITALID_FUZZ_SECONDS=$${SECONDS_EACH:-60} DIGITALID_FUZZ_INPUTS=$${INPUTS:-5000000} \
+		$(BIN)/python -m pytest tests/fuzz -n 2 --dist loadfile -o timeout=7200 $(ARGS)
 
 lock: ## write the lock files anew (needs pip-tools on PATH)
 	pip-compile --quiet --no-header --no-emit-index-url --no-emit-find-links --generate-hashes --strip-extras --allow-unsafe --extra build pyproject.toml -o requirements.lock

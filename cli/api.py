@@ -13,7 +13,10 @@ from crl.http import to_pem
 from crl.issuer import CrlIssuer, IssuedCrl
 from infra.errors import Rejected
 from infra.http.problems import Statuses
+from ocsp.feed import NAME as FEED_NAME
+from ocsp.feed_wire import FEED_PATH
 from pki.api import BASE, Api, moment
+from pki.export import encode_pem
 
 if TYPE_CHECKING:
     from cli.parts import Instance
@@ -63,17 +66,26 @@ def routes(instance: Instance, metrics: Metrics) -> list[web.RouteDef]:
     async def issue_crl(request: web.Request) -> web.Response:
         return _json(_crl_view(await _issuer(instance, request).issue()), status=201)
 
+    async def show_feed_key(request: web.Request) -> web.Response:
+        if not instance.issuers:
+            raise Rejected("no-such-authority", "there is no CA yet; run `digitalid init`")
+        signer = await instance.hierarchy.feed_key()
+        pem = encode_pem("PUBLIC KEY", signer.public_key_info).decode()
+        return _json({"name": FEED_NAME, "key": pem})
+
     async def front(request: web.Request) -> web.Response:
         return await front_page(instance)
 
     async def expose(request: web.Request) -> web.Response:
-        return web.Response(body=metrics.exposition(), content_type="text/plain")
+        ocsp = None if instance.ocsp is None else await instance.ocsp.measure()
+        return web.Response(body=metrics.exposition(ocsp), content_type="text/plain")
 
     return [
         *Api(instance).routes(),
         web.get(f"{BASE}/health", health),
         web.get(f"{BASE}/authorities/{{name}}/crl", show_crl),
         web.post(f"{BASE}/authorities/{{name}}/crl", issue_crl),
+        web.get(f"{FEED_PATH}/key", show_feed_key),
         web.get("/metrics", expose),
         web.get("/", front),
     ]

@@ -65,6 +65,17 @@ def text_of(at: datetime) -> str:
     return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
+def all_der(content: bytes, where: str) -> list[bytes]:
+    """Every certificate that PEM holds, DER. Errors: ``Rejected("bad-certificate")``."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    try:
+        return [one.public_bytes(Encoding.DER) for one in x509.load_pem_x509_certificates(content)]
+    except ValueError as error:
+        raise Rejected("bad-certificate", f"{where} holds no certificates in PEM") from error
+
+
 def load(content: bytes, where: str) -> Certificate:
     """The one certificate, or the first of several, that PEM or DER holds.
     Errors: ``Rejected("bad-certificate")``, which names ``where``."""

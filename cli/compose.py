@@ -21,11 +21,20 @@ from typing import Final
 from aiohttp import web
 
 from cli import api
-from cli.from_settings import all_profiles, blocked_keys, limits, urls, waived_findings
+from cli.from_settings import (
+    all_profiles,
+    blocked_keys,
+    limits,
+    url_of,
+    urls,
+    waived_findings,
+)
+from cli.issuing import issuing_front
 from cli.keys import open_keys
 from cli.maintenance import Chore, Maintenance
 from cli.metrics import Metrics
 from cli.parts import Instance
+from cli.validation import RELAY, TABLE, Apart, Here, responder_id
 from conf.schema import Settings
 from crl.http import STATUSES as CRL_STATUSES
 from crl.http import crl_routes
@@ -34,12 +43,18 @@ from crl.issuer import CrlIssuer
 from crl.schedule import Schedule, Timing
 from infra.clock import SystemClock
 from infra.errors import Failure, Rejected, Unavailable
-from infra.http.app import make_app, serve_app, serve_unix
-from infra.http.auth import authenticate
+from infra.http.app import bind_shared, make_app, serve_app, serve_unix
+from infra.http.auth import Callers, Scope, TokenFolder, authenticate
+from infra.http.front import Front
 from infra.state import ADMIN_SOCKET, kept_secret, owned
 from infra.store.sqlite import SqliteStore
-from ocsp.responder import Delegate, Responder
+from ocsp.feed_http import FOLLOWER_MAY, StatusFeed, responder_route
+from ocsp.feed_http import STATUSES as FEED_STATUSES
+from ocsp.from_ledger import FromLedger
+from ocsp.responder import Delegate
+from ocsp.server import PREFIXES as OCSP_PREFIXES
 from ocsp.server import routes as ocsp_routes
+from ocsp.table import TableWriter
 from pki.authority import Checks
 from pki.hierarchy import COLLECTIONS as HIERARCHY_COLLECTIONS
 from pki.hierarchy import DEVELOPMENT, SERVICE_KEYS, SYSTEM, Hierarchy, public_log_key
@@ -64,6 +79,9 @@ COLLECTIONS: Final = (
     *CRL_COLLECTIONS,
     PROFILE_CHECKS,
 )
+
+FOLLOWERS: Final = Path("secrets", "followers")
+"""Where, in the state folder, the tokens of validation authorities on other hosts are."""
 
 LAST_CRL: Final = timedelta(seconds=10)
 """How long an instance that is told to stop waits for the CRL of its last changes."""
@@ -142,6 +160,7 @@ async def running(
         )
         await _open(instance, create=create, stack=stack, gather=serving, step=step)
         if serving:
+            await _follow(instance, stack)
             maintenance = Maintenance(_chores(instance))
             maintenance.start()
             stack.push_async_callback(maintenance.stop)
@@ -212,12 +231,7 @@ async def _open(
         return
     instance.log_signer = await hierarchy.log_key()
     await _record_configuration(instance)
-    instance.responder = Responder(
-        [await _delegate(instance, name) for name in hierarchy.authorities],
-        ledger,
-        instance.clock,
-        settings.ocsp.lifetime,
-    )
+    instance.delegates = [await _delegate(instance, name) for name in hierarchy.authorities]
     for name, authority in hierarchy.authorities.items():
         assert authority.issuer is not None  # noqa: S101 - an opened CA has its certificate
         instance.issuers[name] = authority.issuer
@@ -248,6 +262,26 @@ async def _open(
         await instance.log.checkpoint(instance.log_signer)
 
 
+async def _follow(instance: Instance, stack: AsyncExitStack) -> None:
+    """Keep the status table and the status feed equal to the ledger."""
+    ledger, hierarchy = instance.ledger, instance.hierarchy
+    path = instance.settings.home / TABLE
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    table = TableWriter.open(path)
+    if table.applied > await ledger.sequence():  # this ledger is a copy from before
+        table.close()
+        table = TableWriter.open(path, anew=True)
+    stack.callback(table.close)
+    for name in hierarchy.authorities:
+        table.issuer(name, complete=True, live=True)
+    instance.statuses = FromLedger(ledger, table)
+    await instance.statuses.start()
+    instance.feed_signer = await hierarchy.feed_key()
+    instance.feed = StatusFeed(ledger, instance.issuers, instance.feed_signer)
+    feed = instance.feed
+    ledger.follow(lambda record: feed.wake())
+
+
 async def _last_crl(instance: Instance, name: str) -> None:
     """Before an instance ends, its CRLs show every change that it made."""
     schedule = instance.schedules[name]
@@ -262,7 +296,7 @@ async def _last_crl(instance: Instance, name: str) -> None:
 async def _delegate(instance: Instance, name: str) -> Delegate:
     lifetime = instance.settings.ocsp.responder_lifetime
     key = await instance.hierarchy.responder_key(name, renew_before=lifetime / 3)
-    return Delegate(key.issuer, key.signer, key.certificate)
+    return Delegate(key.issuer, key.signer, key.certificate, responder_id(instance.settings))
 
 
 async def _record_configuration(instance: Instance) -> None:
@@ -283,15 +317,20 @@ def _chores(instance: Instance) -> list[Chore]:
             await instance.log.checkpoint(instance.log_signer)
 
     async def renew_responders() -> None:
-        for name in instance.hierarchy.authorities:
-            delegate = await _delegate(instance, name)
-            if instance.responder is not None:
-                instance.responder.install(delegate)
+        names = instance.hierarchy.authorities
+        instance.delegates = [await _delegate(instance, name) for name in names]
+        if instance.ocsp is not None:
+            await instance.ocsp.install(instance.delegates)
+
+    async def remember_statuses() -> None:
+        if instance.statuses is not None:
+            await instance.statuses.remember()
 
     return [
         Chore("the checkpoint", settings.log.checkpoint_interval, sign_checkpoint),
         Chore("renewing OCSP certificates", timedelta(hours=1), renew_responders),
         Chore("remembering what is logged", timedelta(seconds=10), instance.ledger.remember),
+        Chore("remembering what is in the table", timedelta(seconds=10), remember_statuses),
     ]
 
 
@@ -300,31 +339,66 @@ async def listening(
     instance: Instance, tls: ssl.SSLContext | None
 ) -> AsyncIterator[tuple[str, str]]:
     """The two ports; yields their URLs. Errors: those of ``infra.http.app.Serving.listen``."""
-    http = instance.settings.http
+    settings, http = instance.settings, instance.settings.http
     async with AsyncExitStack() as stack:
-        urls = []
-        for app, host, port, context in (
-            (admin_app(instance), http.app_host, http.app_port, tls),
-            (validation_app(instance), http.validation_host, http.validation_port, None),
-        ):
-            serving = await serve_app(app, host, port, tls=context)
-            stack.push_async_callback(serving.stop)
-            urls.append(serving.urls[0])
-        yield urls[0], urls[1]
+        front = issuing_front(instance, Callers(instance.token, [_followers(instance)]))
+        app = admin_app(instance)
+        application = await serve_app(app, http.app_host, http.app_port, tls=tls, front=front)
+        stack.push_async_callback(application.stop)
+        if settings.ocsp.workers:
+            validation = await _apart(instance, stack)
+        else:
+            validation = await _here(instance, stack)
+        yield application.urls[0], validation
+
+
+async def _here(instance: Instance, stack: AsyncExitStack) -> str:
+    """Public validation in this process; returns its URL."""
+    settings, http = instance.settings, instance.settings.http
+    front: Front | None = None
+    if instance.statuses is not None:
+        table = instance.statuses.reader()
+        stack.callback(table.close)
+        here = Here.start(settings, instance.delegates, table, instance.clock)
+        stack.push_async_callback(here.stop)
+        front = Front(here.server.answer, OCSP_PREFIXES, limits=limits(settings))
+        instance.ocsp = here
+    app = validation_app(instance)
+    serving = await serve_app(app, http.validation_host, http.validation_port, front=front)
+    stack.push_async_callback(serving.stop)
+    return serving.urls[0]
+
+
+async def _apart(instance: Instance, stack: AsyncExitStack) -> str:
+    """Public validation by processes of its own, which bring us what is not OCSP."""
+    settings, http = instance.settings, instance.settings.http
+    behind = await serve_unix(validation_app(instance), settings.home / RELAY)
+    stack.push_async_callback(behind.stop)
+    host, port = http.validation_host, http.validation_port
+    sockets = await bind_shared(host, port, settings.ocsp.workers, limits(settings))
+    url = url_of(host, sockets[0][0].getsockname()[1])
+    apart = await Apart.start(settings, instance.delegates, sockets, relay=True, most_lag=None)
+    stack.push_async_callback(apart.stop)
+    instance.ocsp = apart
+    return url
 
 
 def admin_app(instance: Instance) -> web.Application:
     """The API for the owner of the state folder and the bearer of its token."""
     app = make_app(
-        api.STATUSES,
+        {**api.STATUSES, **FEED_STATUSES},
         private=True,
         limits=limits(instance.settings),
         middlewares=[
             instance.metrics.watch("application"),
-            authenticate(instance.token, open_paths=api.OPEN_PATHS),
+            authenticate(instance.token, open_paths=api.OPEN_PATHS, scopes=[_followers(instance)]),
         ],
     )
     app.add_routes(api.routes(instance, instance.metrics))
+    if instance.feed is not None:
+        instance.feed.install(app)
+        lifetime = instance.settings.ocsp.responder_lifetime
+        app.add_routes([responder_route(instance.hierarchy, lifetime / 3)])
     return app
 
 
@@ -336,11 +410,17 @@ def validation_app(instance: Instance) -> web.Application:
         limits=limits(instance.settings),
         middlewares=[instance.metrics.watch("validation")],
     )
-    if instance.responder is not None:
-        app.add_routes(ocsp_routes(instance.responder))
+    if isinstance(instance.ocsp, Here):
+        # On connections that asked for something else before.
+        app.add_routes(ocsp_routes(instance.ocsp.server))
     app.add_routes(crl_routes(instance.crls, instance.clock))
     app.add_routes(repository_routes(instance.issuers))
     return app
+
+
+def _followers(instance: Instance) -> Scope:
+    """Validation authorities on other hosts."""
+    return Scope("follower", TokenFolder(instance.settings.home / FOLLOWERS), FOLLOWER_MAY)
 
 
 class _Recorder:

@@ -46,8 +46,12 @@ def blocked_keys(path: Path | None) -> KeyBlocklist:
 
 def public_url(http: Http) -> str:
     """Where relying parties find public validation."""
-    host = f"[{http.validation_host}]" if ":" in http.validation_host else http.validation_host
-    return http.public_url or f"http://{host}:{http.validation_port}"
+    return http.public_url or url_of(http.validation_host, http.validation_port)
+
+
+def url_of(host: str, port: int) -> str:
+    """Plain HTTP at this address."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def waived_findings(http: Http) -> frozenset[str]:

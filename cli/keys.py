@@ -11,6 +11,7 @@ from conf.schema import Settings
 from infra.errors import Rejected, Unavailable
 from infra.secrets import Secret
 from infra.state import kept_secret, sync_folder
+from ocsp.worker import KeyAccess
 from pki.signer import FileKeys, Keys, TokenKeys
 from pki.signer.softhsm import configure, find_module, init_token
 from pki.signer.uri import Pkcs11Uri
@@ -29,6 +30,23 @@ async def open_keys(settings: Settings, *, new: bool) -> tuple[Keys, str]:
     if token is None:
         return Keys(files), note
     return Keys(files, token), note
+
+
+async def key_access(settings: Settings) -> KeyAccess:
+    """The same keys, for a process that is to open them too: with what opens them, not where that
+    is. Errors: see ``open_keys``, and those of secrets."""
+    files = _files(settings)
+    token, _ = await _token(settings, new=False)
+    if token is None:
+        return KeyAccess(str(files.folder), files.passphrase())
+    return KeyAccess(
+        str(files.folder),
+        b"",
+        str(token.module),
+        settings.keys.token_label,
+        token.pin(),
+        dict(token.environment),
+    )
 
 
 def _files(settings: Settings) -> FileKeys:

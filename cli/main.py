@@ -11,12 +11,12 @@ from cli.command import Root, Session
 
 COMMANDS: Final = {
     "init": ("cli.init", "Set up a home folder: keys, root and issuing CA, log."),
-    "serve": ("cli.serve", "Run the instance in the foreground."),
+    "serve": ("cli.serve", "Run the CA, or a validation authority, in the foreground."),
     "ca": ("cli.ca", "Certificate authorities: list, show, export."),
     "profile": ("cli.profile", "Certificate profiles: list, show, check."),
     "cert": ("cli.cert", "Certificates: issue, show, find, hold, release, revoke, export."),
     "crl": ("cli.crl", "Revocation lists: issue, show."),
-    "ocsp": ("cli.ocsp", "Ask an OCSP responder, and check what it says."),
+    "ocsp": ("cli.ocsp", "OCSP: query; followers of the feed; other CAs that are served."),
     "verify": ("cli.verify", "Validate a certificate up to a trust anchor, and say why."),
     "log": ("cli.log", "The tamper-evident log: verify, prove, checkpoint."),
     "config": ("cli.config", "Settings: show, check, explain."),

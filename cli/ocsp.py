@@ -1,4 +1,4 @@
-"""``digitalid ocsp``: ask a responder as a relying party does."""
+"""``digitalid ocsp``: ask a responder as a relying party does, and who serves what."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import click
 
 from cli import certificate, files
 from cli.command import Group, Session
+from cli.follower import follower
+from cli.ocsp_ca import ca
 from cli.output import BAD, DONE, GOOD, NEGATIVE, Answer, Fields, Json, Line
 from infra.errors import Rejected
 from pki.serial import format_serial
@@ -27,7 +29,11 @@ NONCE_OCTETS = 32
 
 @click.group(cls=Group)
 def ocsp() -> None:
-    """Ask an OCSP responder, and check what it says."""
+    """OCSP: query; followers of the status feed; other CAs that are served."""
+
+
+ocsp.add_command(follower)
+ocsp.add_command(ca)
 
 
 @ocsp.command("query")

@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 
 from cli.metrics import Metrics
+from cli.validation import Answering
 from conf.schema import Settings
 from crl.issuer import CrlIssuer
 from crl.schedule import Schedule
 from infra.clock import Clock
 from infra.store.sqlite import SqliteStore
-from ocsp.responder import Responder
+from ocsp.delegate import Delegate
+from ocsp.feed_http import StatusFeed
+from ocsp.from_ledger import FromLedger
 from pki.hierarchy import Hierarchy
 from pki.issuer import Issuer
 from pki.ledger import Ledger
@@ -40,6 +43,10 @@ class Instance:
     issuers: dict[str, Issuer] = field(default_factory=dict)
     crls: dict[str, CrlIssuer] = field(default_factory=dict)
     schedules: dict[str, Schedule] = field(default_factory=dict)
-    responder: Responder | None = None
+    delegates: list[Delegate] = field(default_factory=list)
+    statuses: FromLedger | None = None
+    feed: StatusFeed | None = None
+    feed_signer: Signer | None = None
+    ocsp: Answering | None = None
     metrics: Metrics = field(init=False)
     version: str = version("digitalid")

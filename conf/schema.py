@@ -81,10 +81,43 @@ class Crl:
 
 @dataclass(frozen=True, slots=True)
 class Ocsp:
-    """How long an OCSP answer and its responder's certificate live."""
+    """What OCSP answers say, who signs them and how many processes do.
+
+    ``workers``: processes that share public validation's port, 0 to answer in the CA's own;
+    ``cached_answers``: kept by each process; ``request_anchors``: PEM of the CAs whose clients may
+    sign requests; ``archive_cutoff``: how long the statuses of expired certificates are kept, zero
+    not to say so.
+    """
 
     lifetime: Annotated[timedelta, Duration("1m", "30d")]
     responder_lifetime: Annotated[timedelta, Duration("1h", "400d")]
+    responder_id: Annotated[Literal["key", "name"], Choice(("key", "name"))]
+    workers: Annotated[int, Whole(0, 256)]
+    cached_answers: Annotated[int, Whole(0, 100_000_000)]
+    signed_requests: Annotated[
+        Literal["ignore", "verify", "require"], Choice(("ignore", "verify", "require"))
+    ]
+    request_anchors: Annotated[Path | None, OptionalPath()]
+    extended_revoke: Annotated[bool, Switch()]
+    archive_cutoff: Annotated[timedelta, Duration("0s", "5200w")]
+    crl_reference: Annotated[bool, Switch()]
+    access_log: Annotated[bool, Switch()]
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """Where a validation authority without a CA learns of statuses.
+
+    ``url``: the application of the CA's instance, empty for none; ``key``: PEM, the public key
+    that signs the feed; ``ca``: PEM, the CAs that may vouch for the URL's certificate, None for
+    the system's; ``most_lag``: how old statuses may become before nothing is answered any more.
+    """
+
+    url: Annotated[str, BaseUrl()]
+    token: Annotated[Secret, Reference()]
+    key: Annotated[Path, FilePath()]
+    ca: Annotated[Path | None, OptionalPath()]
+    most_lag: Annotated[timedelta, Duration("2s", "7d")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +157,7 @@ class Settings:
     issuance: Issuance
     crl: Crl
     ocsp: Ocsp
+    feed: Feed
     log: Log
     store: StoreSettings
     logging: Logging
@@ -154,4 +188,7 @@ def contradiction(settings: Settings) -> tuple[tuple[str, ...], str] | None:
     if ocsp.lifetime >= ocsp.responder_lifetime:
         keys = ("ocsp.lifetime", "ocsp.responder_lifetime")
         return keys, "ocsp.lifetime must be shorter than ocsp.responder_lifetime, which signs it"
+    if ocsp.signed_requests != "ignore" and ocsp.request_anchors is None:
+        keys = ("ocsp.signed_requests", "ocsp.request_anchors")
+        return keys, "ocsp.request_anchors must name the CAs whose clients may sign requests"
     return None

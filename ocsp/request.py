@@ -1,14 +1,14 @@
 """OCSP requests on the wire (RFC 6960 §4.1, RFC 9654), and requests in a URL (A.1).
 
-The reader goes over a request once and keeps slices of it. Everything here is a pure function.
+The reader goes over a request once and keeps slices of it; the form that nearly all requests have
+is read at its offsets. Everything here is a pure function.
 """
 
 from __future__ import annotations
 
 import binascii
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Sequence, Sized
+from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from infra.errors import Rejected
@@ -17,6 +17,8 @@ from pki import der
 MAX_REQUEST: Final = 64 * 1024
 """Octets of a request: room for a signed one with an ML-DSA-87 chain."""
 MAX_CERT_IDS: Final = 32
+MAX_LISTED: Final = 32
+"""Extensions in one place, preferred algorithms, certificates."""
 MAX_NONCE: Final = 128
 """RFC 9654 §2.1."""
 
@@ -32,31 +34,37 @@ NONCE: Final = der.object_identifier("1.3.6.1.5.5.7.48.1.2")
 _ACCEPTABLE_RESPONSES: Final = der.object_identifier("1.3.6.1.5.5.7.48.1.4")
 _PREFERRED_ALGORITHMS: Final = der.object_identifier("1.3.6.1.5.5.7.48.1.8")
 
-# AlgorithmIdentifier → hash: NULL and absent parameters mean the same (RFC 5754 §2).
-_HASHES: Final = {
-    der.sequence(der.object_identifier(oid), *parameters): oid
-    for oid in HASH_OIDS.values()
-    for parameters in ((), (der.NULL_VALUE,))
+HASH_IDENTIFIERS: Final = {
+    name: tuple(
+        der.sequence(der.object_identifier(oid), *parameters)
+        for parameters in ((der.NULL_VALUE,), ())
+    )
+    for name, oid in HASH_OIDS.items()
 }
+"""AlgorithmIdentifiers of the hashes: NULL and absent parameters mean the same (RFC 5754 §2)."""
 
 
-@dataclass(frozen=True, slots=True)
-class CertId:
+class CertId(NamedTuple):
     """Which certificate is asked for (CertID, RFC 6960 §4.1.1).
 
-    ``hash_oid``: of any hash, known here or not; ``serial``: any INTEGER; ``der``: the whole
-    CertID, as the answer repeats it.
+    ``issuer``: the octets of hashAlgorithm, issuerNameHash and issuerKeyHash, of any hash, known
+    here or not; ``serial``: any INTEGER; ``der``: the whole CertID, as the answer repeats it.
     """
 
-    hash_oid: str
-    issuer_name_hash: bytes
-    issuer_key_hash: bytes
+    issuer: bytes
     serial: int
     der: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class RequestSignature:
+class PreferredAlgorithm(NamedTuple):
+    """PreferredSignatureAlgorithm (RFC 6960 §4.4.7): the AlgorithmIdentifier of a signature and,
+    where the client says so, that of the responder's key; both DER."""
+
+    signature: bytes
+    key: bytes | None
+
+
+class RequestSignature(NamedTuple):
     """The signature on a request (RFC 6960 §4.1.2), not checked here.
 
     ``signed``: the TBSRequest; ``algorithm``: its AlgorithmIdentifier; ``certificates``: DER.
@@ -68,19 +76,18 @@ class RequestSignature:
     certificates: tuple[bytes, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class OcspRequest:
+class OcspRequest(NamedTuple):
     """A request as far as its form goes.
 
-    ``cert_ids``: 1 to ``MAX_CERT_IDS``; ``nonce``: 1 to 128 octets; ``preferred_algorithms``:
-    AlgorithmIdentifiers, the best first (RFC 6960 §4.4.7); ``requestor_name``: GeneralName.
+    ``cert_ids``: 1 to ``MAX_CERT_IDS``; ``nonce``: 1 to 128 octets; ``preferred_algorithms``: the
+    best first; ``requestor_name``: GeneralName.
     """
 
     cert_ids: tuple[CertId, ...]
-    nonce: bytes | None
-    preferred_algorithms: tuple[bytes, ...]
-    requestor_name: bytes | None
-    signature: RequestSignature | None
+    nonce: bytes | None = None
+    preferred_algorithms: tuple[PreferredAlgorithm, ...] = ()
+    requestor_name: bytes | None = None
+    signature: RequestSignature | None = None
 
 
 def parse_request(data: bytes) -> OcspRequest:
@@ -88,9 +95,84 @@ def parse_request(data: bytes) -> OcspRequest:
 
     Extensions that are not known are passed over unless they are critical (§4.4). Errors, all
     answered with malformedRequest: ``request-too-large``, ``bad-der``, ``bad-version``,
-    ``no-cert-id``, ``too-many-cert-ids``, ``bad-nonce``, ``duplicate-extension``,
-    ``unknown-critical-extension``.
+    ``no-cert-id``, ``too-many-cert-ids``, ``too-many-listed``, ``bad-nonce``,
+    ``duplicate-extension``, ``unknown-critical-extension``.
     """
+    return read_plain_request(data) or read_any_request(data)
+
+
+def _request_extensions(nonce: bytes) -> bytes:
+    value = der.octet_string(der.octet_string(nonce))
+    return der.explicit(2, der.sequence(der.sequence(NONCE, value)))
+
+
+# DER leaves no choice of lengths: what opens a request follows from the size of the whole, what
+# stands before a nonce from the size of what is left, and the heads of Request from its CertID's.
+_OPENINGS: Final = {
+    len(whole): whole[:-room]
+    for room in range(60, 280)
+    for whole in (der.sequence(der.sequence(bytes(room))),)
+}
+_NONCE_HEADS: Final = {
+    len(whole): whole[:-size]
+    for size in range(1, MAX_NONCE + 1)
+    for whole in (_request_extensions(bytes(size)),)
+}
+_REQUEST_HEADS: Final = tuple(
+    bytes((der.SEQUENCE, size + 4, der.SEQUENCE, size + 2, der.SEQUENCE, size))
+    for size in range(0x80 - 4)
+)
+_SHA_1: Final = HASH_IDENTIFIERS["sha1"][0] + b"\x04\x14"
+_SHA_256: Final = HASH_IDENTIFIERS["sha256"][0] + b"\x04\x20"
+
+
+def read_plain_request(data: bytes) -> OcspRequest | None:
+    """A request of the form that nearly all have, as ``read_any_request`` reads it; None for any
+    other, good or bad.
+
+    The form: one CertID by SHA-1 or SHA-256 with NULL parameters, a serial number that a CA may
+    use, and nothing else but perhaps a nonce that is not critical.
+    """
+    size = len(data)
+    opening = _OPENINGS.get(size)
+    if opening is None or not data.startswith(opening):
+        return None
+    begin = len(opening) + 4
+    issuer = begin + 2
+    if data.startswith(_SHA_1, issuer):
+        serial = issuer + 55
+        key_head = data[issuer + 33 : issuer + 35] == b"\x04\x14"
+    elif data.startswith(_SHA_256, issuer):
+        serial = issuer + 83
+        key_head = data[issuer + 49 : issuer + 51] == b"\x04\x20"
+    else:
+        return None
+    start = serial + 2
+    if not key_head or start >= size or data[serial] != der.INTEGER:
+        return None
+    length = data[serial + 1]
+    stop = start + length
+    if not 0 < length <= 21 or stop > size:
+        return None
+    first = data[start]
+    if first == 0:
+        serial_fits = length > 1 and data[start + 1] > 0x7F
+    else:
+        serial_fits = first < 0x80 and length <= 20
+    if not serial_fits or not data.startswith(_REQUEST_HEADS[stop - issuer], begin - 4):
+        return None
+    nonce: bytes | None = None
+    if stop < size:
+        head = _NONCE_HEADS.get(size - stop)
+        if head is None or not data.startswith(head, stop):
+            return None
+        nonce = data[stop + len(head) :]
+    number = int.from_bytes(data[start:stop], "big")
+    return OcspRequest((CertId(data[issuer:serial], number, data[begin:stop]),), nonce)
+
+
+def read_any_request(data: bytes) -> OcspRequest:
+    """Read an OCSPRequest of any form. Errors: those of ``parse_request``."""
     size = len(data)
     if size > MAX_REQUEST:
         raise Rejected("request-too-large", f"a request takes at most {MAX_REQUEST} octets")
@@ -104,9 +186,12 @@ def parse_request(data: bytes) -> OcspRequest:
     requestor_name = None
     lead = data[position : position + 1]
     if lead == b"\xa0":
-        raise _bad_version(data, position, tbs_end)
+        raise Rejected("bad-version", "only v1 is known, which DER leaves out (X.690 §11.5)")
     if lead == b"\xa1":
-        position, requestor_name = _requestor_name(data, position, tbs_end)
+        start, position = _value(data, position, tbs_end, 0xA1)
+        inside = der.Reader(data, start, position)
+        requestor_name = inside.raw()
+        inside.done()
 
     position, list_end = _value(data, position, tbs_end, der.SEQUENCE)
     cert_ids: list[CertId] = []
@@ -123,7 +208,7 @@ def parse_request(data: bytes) -> OcspRequest:
         raise Rejected("no-cert-id", "the request asks for no certificate")
 
     nonce: bytes | None = None
-    preferred: tuple[bytes, ...] = ()
+    preferred: tuple[PreferredAlgorithm, ...] = ()
     if list_end < tbs_end:
         nonce, preferred = _extensions(data, list_end, tbs_end, 0xA2)
     return OcspRequest(tuple(cert_ids), nonce, preferred, requestor_name, signature)
@@ -158,8 +243,7 @@ def build_request(cert_ids: Sequence[bytes], nonce: bytes | None = None) -> byte
     """
     parts = [der.sequence(*(der.sequence(cert_id) for cert_id in cert_ids))]
     if nonce is not None:
-        value = der.octet_string(der.octet_string(nonce))
-        parts.append(der.explicit(2, der.sequence(der.sequence(NONCE, value))))
+        parts.append(_request_extensions(nonce))
     return der.sequence(der.sequence(*parts))
 
 
@@ -190,10 +274,10 @@ def _cert_id(data: bytes, position: int, end: int) -> tuple[CertId, int]:
     begin = position
     position, stop = _value(data, begin, end, der.SEQUENCE)
     _, name = _value(data, position, stop, der.SEQUENCE)
-    identifier = data[position:name]
-    hash_oid = _HASHES.get(identifier) or _other_hash(identifier)
-    name_start, key = _value(data, name, stop, der.OCTET_STRING)
-    key_start, serial = _value(data, key, stop, der.OCTET_STRING)
+    if data[position:name] not in _KNOWN_HASHES:
+        _check_algorithm(data[position:name])
+    _, key = _value(data, name, stop, der.OCTET_STRING)
+    _, serial = _value(data, key, stop, der.OCTET_STRING)
     start, serial_end = _value(data, serial, stop, der.INTEGER)
     if serial_end != stop:
         raise _bad("there are octets after the serial number")
@@ -202,41 +286,24 @@ def _cert_id(data: bytes, position: int, end: int) -> tuple[CertId, int]:
     ):
         raise _bad("a serial number is empty or takes more octets than it needs")
     number = int.from_bytes(data[start:stop], "big", signed=True)
-    return CertId(
-        hash_oid, data[name_start:key], data[key_start:serial], number, data[begin:stop]
-    ), stop
+    return CertId(data[position:serial], number, data[begin:stop]), stop
 
 
-def _other_hash(identifier: bytes) -> str:
+_KNOWN_HASHES: Final = frozenset(one for both in HASH_IDENTIFIERS.values() for one in both)
+
+
+def _check_algorithm(identifier: bytes) -> None:
     """A hash that no issuer here can be found by, or odd parameters: legal, but not ours."""
     inside = der.one(identifier, der.SEQUENCE)
-    oid = inside.object_identifier()
+    inside.object_identifier()
     if inside:
         inside.raw()
     inside.done()
-    return f"{oid} with parameters" if oid in HASH_OIDS.values() else oid
-
-
-def _bad_version(data: bytes, position: int, end: int) -> Rejected:
-    """v1 is the default, which DER leaves out (X.690 §11.5): any that is written is refused."""
-    version = der.Reader(data, position, end).enter(0xA0)
-    number = version.integer()
-    version.done()
-    return Rejected("bad-version", f"version {number} is written out; only v1, left out, is known")
-
-
-def _requestor_name(data: bytes, position: int, end: int) -> tuple[int, bytes]:
-    """Where the GeneralName's field ends, and the name."""
-    reader = der.Reader(data, position, end)
-    inside = reader.enter(0xA1)
-    name = inside.raw()
-    inside.done()
-    return reader.position, name
 
 
 def _extensions(
     data: bytes, position: int, end: int, tag: der.Tag
-) -> tuple[bytes | None, tuple[bytes, ...]]:
+) -> tuple[bytes | None, tuple[PreferredAlgorithm, ...]]:
     """Nonce and preferred signature algorithms out of the Extensions at ``position``.
 
     ``tag``: 0xA2 for those of the request; those of a single request (0xA0) know neither.
@@ -248,12 +315,13 @@ def _extensions(
     if inner != stop or position == stop:
         raise _bad("the extensions are empty or followed by more")
     nonce: bytes | None = None
-    preferred: tuple[bytes, ...] = ()
+    preferred: tuple[PreferredAlgorithm, ...] = ()
     seen: set[bytes] = set()
     while position < stop:
         position, extension_end = _value(data, position, stop, der.SEQUENCE)
         _, value = _value(data, position, extension_end, der.OBJECT_IDENTIFIER)
         oid = data[position:value]
+        _require_few(seen)
         if oid in seen:
             raise Rejected("duplicate-extension", "an extension stands there twice")
         seen.add(oid)
@@ -284,17 +352,17 @@ def _nonce(data: bytes, start: int, stop: int) -> bytes:
     return data[inner:end]
 
 
-def _preferred_algorithms(data: bytes, start: int, stop: int) -> tuple[bytes, ...]:
-    """PreferredSignatureAlgorithms without the capabilities of the key (RFC 6960 §4.4.7.1)."""
+def _preferred_algorithms(data: bytes, start: int, stop: int) -> tuple[PreferredAlgorithm, ...]:
+    """PreferredSignatureAlgorithms (RFC 6960 §4.4.7)."""
     outer = der.Reader(data, start, stop)
     listed = outer.enter(der.SEQUENCE)
     outer.done()
-    algorithms = []
+    algorithms: list[PreferredAlgorithm] = []
     while listed:
         one = listed.enter(der.SEQUENCE)
-        algorithms.append(one.raw(der.SEQUENCE))
-        if one:
-            one.raw(der.SEQUENCE)
+        signature = one.raw(der.SEQUENCE)
+        _require_few(algorithms)
+        algorithms.append(PreferredAlgorithm(signature, one.raw(der.SEQUENCE) if one else None))
         one.done()
     return tuple(algorithms)
 
@@ -313,11 +381,17 @@ def _signature(data: bytes, tbs: int, start: int, end: int) -> RequestSignature:
         listed = wrapper.enter(der.SEQUENCE)
         wrapper.done()
         while listed:
+            _require_few(certificates)
             certificates.append(listed.raw(der.SEQUENCE))
     inside.done()
     if unused:
         raise _bad("the signature does not fill its octets")
     return RequestSignature(data[tbs:start], algorithm, value, tuple(certificates))
+
+
+def _require_few(listed: Sized) -> None:
+    if len(listed) == MAX_LISTED:
+        raise Rejected("too-many-listed", f"a list in a request holds at most {MAX_LISTED}")
 
 
 def _bad(why: str) -> Rejected:

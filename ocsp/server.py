@@ -1,116 +1,392 @@
-"""OCSP over HTTP with aiohttp (RFC 6960 A.1, RFC 5019 §5 and §6).
+"""OCSP over HTTP (RFC 6960 appendix A, RFC 5019 §5 and §6, RFC 9654).
 
-The application is one of ``infra.http.app``, which keeps limits and writes no access log; the one
-written here (``ocsp.access``) holds neither addresses nor what was asked.
+A request comes from ``infra.http.front`` and its whole response goes back there. An answer that is
+kept and fresh costs two look-ups; whether it is still true is seen from one number in the status
+table, so a change counts for every worker at the moment in which it was made.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from email.utils import format_datetime
-from hashlib import sha256
+from collections.abc import Awaitable, Collection, Sequence
+from contextlib import suppress
+from datetime import datetime
+from itertools import islice
 from time import perf_counter
-from typing import Final
+from typing import Final, Protocol
 
 from aiohttp import web
 from multidict import CIMultiDict
 
-from infra.errors import Rejected
+from infra.clock import Clock
+from infra.eager import begin
+from infra.errors import Rejected, Unavailable
+from infra.http.front import Request
 from infra.http.limits import read_body
+from ocsp.cache import AnswerCache, Kept, http_date
+from ocsp.metrics import OcspMetrics
 from ocsp.request import MAX_REQUEST, request_in_path
-from ocsp.responder import Answer, Freshness, Responder
+from ocsp.responder import Answer, Responder
 from ocsp.response import ResponseStatus, error_response
+from ocsp.source import StatusSource
+
+PATH: Final = b"/ocsp"
+PREFIXES: Final = (b"GET /ocsp/", b"POST /ocsp ", b"POST /ocsp/ ")
+"""What request lines begin with that are for ``OcspServer.answer``."""
+
+MOST_UNDER_WAY: Final = 1024
+"""Signatures that a token may owe at a time; whoever comes beyond is told to try later."""
+_LONGEST_KEPT: Final = 512
+"""Octets of a request whose answer is kept: room for one certificate by any hash, and some more."""
+_REFRESHED_AT_ONCE: Final = 16
+_TRY_AGAIN: Final = 5.0  # seconds after an answer could not be refreshed
+_REQUEST_TYPE: Final = b"application/ocsp-request"
+_CONDITION: Final = b"if-none-match"
+_HEAD: Final = (
+    b"HTTP/1.1 200 OK\r\nServer: DigitalID\r\nX-Content-Type-Options: nosniff\r\n"
+    b"Content-Type: application/ocsp-response\r\nCache-Control: no-store\r\n"
+    b"Date: %b\r\nContent-Length: %d\r\n\r\n%b"
+)
 
 _log = logging.getLogger(__name__)
-_access_log = logging.getLogger("ocsp.access")
-
-_REQUEST_TYPE: Final = "application/ocsp-request"
-_RESPONSE_TYPE: Final = "application/ocsp-response"
 
 
-def routes(responder: Responder, path: str = "/ocsp") -> list[web.RouteDef]:
-    """GET ``{path}/{base64}`` and POST ``path``, for ``web.Application.add_routes``.
+class Statuses(StatusSource, Protocol):
+    """The status table, as whoever keeps answers needs it (``ocsp.table.TableReader``)."""
 
-    What is no OCSP request at all gets an HTTP error: 408, 413, 415.
+    @property
+    def counter(self) -> int:
+        """How many changes of status it has seen."""
+
+    def changed_since(self, counter: int, /) -> tuple[int, Sequence[int] | None]:
+        """The counter now, and the keys that changed; None when that is not known any more."""
+
+    def key(self, issuer: str, serial: int, /) -> int: ...
+
+
+class Access(Protocol):
+    """Where a line goes for each answer: nothing of who asked, nor of what was asked."""
+
+    def __call__(self, method: str, status: str, code: str, seconds: float, /) -> None: ...
+
+
+class OcspServer:
+    """Answers with HTTP responses, keeping those that others may have too.
+
+    ``issuers``: the CAs that are answered for; ``entries``: answers kept at most; ``access``: gets
+    a line for each answer, if given.
     """
 
-    async def get(request: web.Request) -> web.StreamResponse:
+    def __init__(
+        self,
+        responder: Responder,
+        statuses: Statuses,
+        clock: Clock,
+        *,
+        issuers: Collection[str],
+        entries: int,
+        access: Access | None = None,
+    ) -> None:
+        self.metrics = OcspMetrics()
+        self._responder = responder
+        self._statuses = statuses
+        self._clock = clock
+        self.issuers = set(issuers)
+        self._cache = AnswerCache(entries)
+        self._access = access
+        self._counter = statuses.counter
+        self._making: dict[bytes, asyncio.Task[Kept | Answer]] = {}
+        self._good_head = b""  # of the last POST; clients send the same again and again
+        self._second = 0
+        self._cut_off = False
+        self._began = clock.now()
+        self._known: dict[str, datetime] = {}  # by CA, for the metrics
+
+    def answer(self, request: Request) -> bytes | Awaitable[bytes]:
+        """The HTTP response. Errors: ``method-not-allowed``, ``unsupported-media-type``,
+        ``request-too-large``; whatever is wrong with the OCSP request itself is an OCSP error
+        (RFC 6960 A.2)."""
         started = perf_counter()
-        # The raw path: a percent-encoded slash belongs to the base64, as does a plus sign.
-        encoded = request.rel_url.raw_path.removeprefix(f"{path}/")
+        method, target = request.method, request.target
+        if method == b"GET":
+            kept = self._cache.targets.get(target)
+        elif method == b"POST":
+            kept = self._cache.requests.get(request.body)
+            if request.head != self._good_head:
+                _require_ocsp(request)
+                self._good_head = request.head
+        else:
+            raise Rejected("method-not-allowed", "OCSP is asked by GET or POST (RFC 6960 A.1)")
+        now = self._now()
+        if kept is not None and self._is_current(kept, now):
+            return self._again(request, kept, int(now), started)
+        if method == b"POST":
+            if len(request.body) > MAX_REQUEST:
+                raise Rejected(
+                    "request-too-large", f"a request here has at most {MAX_REQUEST} octets"
+                )
+            return self._new(request, request.body, started)
         try:
-            asked = request_in_path(encoded)
+            asked = request_in_path(target[len(PATH) + 1 :].decode("latin-1"))
         except Rejected as error:
             malformed = ResponseStatus.malformedRequest
-            answer = Answer(error_response(malformed), malformed, error.code, None)
-        else:
-            answer = await _answer(responder, asked)
-        return _respond(request, answer, started)
+            return self._once(
+                request, Answer(error_response(malformed), malformed, error.code, None), started
+            )
+        kept = self._cache.requests.get(asked)
+        if kept is not None and self._is_current(kept, now):
+            self._cache.alias(target, kept)
+            return self._again(request, kept, int(now), started)
+        return self._new(request, asked, started)
 
-    async def post(request: web.Request) -> web.StreamResponse:
+    async def run(self) -> None:
+        """Refresh what is asked for before it ages; until cancelled."""
+        while True:
+            await asyncio.sleep(1.0)
+            await self.refresh()
+
+    async def refresh(self) -> None:
+        """Make those answers anew whose time for that has come."""
+        due = self._cache.due(self._now())
+        while batch := list(islice(due, _REFRESHED_AT_ONCE)):
+            await asyncio.gather(*(self._refresh(kept) for kept in batch))
+
+    def measured(self) -> OcspMetrics:
+        """The metrics with how things stand now."""
+        now = self._clock.now()
+        metrics = self.metrics
+        metrics.kept = len(self._cache)
+        oldest = self._cache.oldest()
+        metrics.oldest = 0.0 if oldest is None else now.timestamp() - oldest
+        lags = [0.0]
+        for issuer in self.issuers:
+            with suppress(Unavailable):  # cut off: it is further behind each time
+                self._known[issuer] = self._statuses.horizon(issuer, now).known_at
+            lags.append((now - self._known.get(issuer, self._began)).total_seconds())
+        metrics.lag = max(lags)
+        return metrics
+
+    def _now(self) -> float:
+        return self._clock.now().timestamp()
+
+    def _is_current(self, kept: Kept, now: float) -> bool:
+        if self._statuses.counter != self._counter:
+            self._catch_up()
+        if int(now) != self._second:
+            self._look_at_source(int(now))
+        return now < kept.end and not kept.dropped and not self._cut_off
+
+    def _catch_up(self) -> None:
+        """Drop what is not true any more."""
+        self._counter, keys = self._statuses.changed_since(self._counter)
+        if keys is None:
+            self._cache.clear()
+        else:
+            for key in keys:
+                self._cache.forget(key)
+
+    def _look_at_source(self, second: int) -> None:
+        """Once a second: while the source is cut off, nothing kept may be handed out."""
+        self._second = second
+        now = self._clock.now()
+        try:
+            for issuer in self.issuers:
+                self._statuses.horizon(issuer, now)
+        except Unavailable:
+            self._cut_off = True
+        else:
+            self._cut_off = False
+
+    def _again(self, request: Request, kept: Kept, second: int, started: float) -> bytes:
+        kept.asked = True
+        metrics = self.metrics
+        metrics.hits += 1
+        metrics.answer(kept.status)
+        if self._access is not None:
+            self._access(request.method.decode(), kept.status, "", perf_counter() - started)
+        if request.method == b"GET":
+            # If-Modified-Since is passed over: it counts in whole seconds, and a status may change
+            # twice in one (RFC 9110 §8.8.2.2).
+            known = request.header(_CONDITION) if _CONDITION in request.head.lower() else None
+            if known is not None and (kept.tag in known or known == b"*"):
+                metrics.unchanged += 1
+                return kept.unchanged(second)
+        return kept.response(second)
+
+    def _new(self, request: Request, asked: bytes, started: float) -> bytes | Awaitable[bytes]:
+        """A response with an answer that has to be made."""
+        making = self._making.get(asked)
+        if making is None:
+            if len(self._making) >= MOST_UNDER_WAY:
+                later = ResponseStatus.tryLater
+                return self._once(
+                    request, Answer(error_response(later), later, "overloaded", None), started
+                )
+            if self._statuses.counter != self._counter:
+                self._catch_up()
+            counter = self._counter
+            answer = self._begin(asked)
+            if isinstance(answer, Answer):
+                return self._first(request, self._finish(asked, answer, counter, started), started)
+            task = asyncio.get_running_loop().create_task(self._make(asked, answer, counter))
+            making = self._making[asked] = task
+        # Else somebody has just asked the same, and a token is slow.
+        return self._made(request, making, started)
+
+    async def _made(
+        self, request: Request, making: asyncio.Task[Kept | Answer], started: float
+    ) -> bytes:
+        return self._first(request, await asyncio.shield(making), started)
+
+    async def _make(
+        self, asked: bytes, pending: asyncio.Task[Answer], counter: int
+    ) -> Kept | Answer:
         started = perf_counter()
-        if request.content_type != _REQUEST_TYPE or "Content-Encoding" in request.headers:
-            raise web.HTTPUnsupportedMediaType
-        body = await read_body(request, MAX_REQUEST)
-        return _respond(request, await _answer(responder, body), started)
+        try:
+            answer, counter = await self._true(asked, pending, counter)
+            return self._finish(asked, answer, counter, started)
+        finally:
+            # At once, so that nobody joins who may know of a change that it does not tell.
+            self._making.pop(asked, None)
+
+    def _finish(self, asked: bytes, answer: Answer, counter: int, started: float) -> Kept | Answer:
+        """Count a new answer, and keep it if others may have it."""
+        if answer.status is ResponseStatus.successful:
+            self.metrics.signed += 1
+            self.metrics.sign(perf_counter() - started)
+        kept = self._keep(asked, answer, counter)
+        if kept is None:
+            return answer
+        self.metrics.hits -= 1  # it was made for one of those who get it
+        return kept
+
+    def _first(self, request: Request, made: Kept | Answer, started: float) -> bytes:
+        """The response with an answer that was just made, to one of those who waited for it."""
+        if isinstance(made, Answer):
+            return self._once(request, made, started)
+        if request.method == b"GET":
+            self._cache.alias(request.target, made)
+        return self._again(request, made, int(self._now()), started)
+
+    def _begin(self, asked: bytes) -> Answer | asyncio.Task[Answer]:
+        try:
+            return begin(self._responder.answer(asked))
+        except Exception:
+            return _mistake()
+
+    async def _true(
+        self, asked: bytes, pending: Answer | asyncio.Task[Answer], counter: int
+    ) -> tuple[Answer, int]:
+        """An answer that was still true when its signature was finished, and the counter as it was
+        before its status was looked up, which ``counter`` is for ``pending``."""
+        while isinstance(pending, asyncio.Task):
+            try:
+                answer = await pending
+            except Exception:
+                return _mistake(), counter
+            if not self._has_changed(answer, counter):
+                return answer, counter
+            counter = self._statuses.counter
+            pending = self._begin(asked)
+        return pending, counter
+
+    def _has_changed(self, answer: Answer, counter: int) -> bool:
+        """Whether anything that it tells may have changed since."""
+        if self._statuses.counter == counter:
+            return False
+        _, changed = self._statuses.changed_since(counter)
+        about = {self._statuses.key(*one) for one in answer.about}
+        return changed is None or not about.isdisjoint(changed)
+
+    def _keep(self, asked: bytes, answer: Answer, counter: int) -> Kept | None:
+        """Keep an answer if others may have it; ``counter``: from before its status was read."""
+        freshness = answer.freshness
+        if freshness is None or len(answer.about) != 1 or len(asked) > _LONGEST_KEPT:
+            return None
+        if self._counter != counter and self._has_changed(answer, counter):
+            return None  # the change that would drop it was seen already
+        key = self._statuses.key(*answer.about[0])
+        kept = Kept(asked, answer.body, freshness, key, answer.statuses[0], self._now())
+        if kept.end <= kept.made:
+            return None
+        self._cache.keep(kept)
+        return kept
+
+    async def _refresh(self, kept: Kept) -> None:
+        counter = self._statuses.counter
+        try:
+            answer, counter = await self._true(kept.request, self._begin(kept.request), counter)
+            renewed = not kept.dropped and self._keep(kept.request, answer, counter) is not None
+        except Unavailable:  # the table was replaced by one that knows nothing of the CA yet
+            renewed = False
+        if renewed:
+            self.metrics.refreshed += 1
+        else:
+            self._cache.again(kept, self._now() + _TRY_AGAIN)
+
+    def _once(self, request: Request, answer: Answer, started: float) -> bytes:
+        """A response for nobody else: to a nonce, to several questions, or an error."""
+        metrics = self.metrics
+        if answer.status is ResponseStatus.successful:
+            metrics.answer(*answer.statuses)
+        else:
+            metrics.refuse(answer.status.name, answer.code)
+        if self._access is not None:
+            status = answer.statuses[0] if answer.statuses else answer.status.name
+            seconds = perf_counter() - started
+            self._access(request.method.decode(), status, answer.code, seconds)
+        body = answer.body
+        return _HEAD % (http_date(int(self._now())), len(body), body)
+
+
+def _mistake() -> Answer:
+    """Not the front's: what that says of a mistake of ours is no OCSP response."""
+    _log.exception("an OCSP request met a mistake in this program")
+    status = ResponseStatus.internalError
+    return Answer(error_response(status), status, "internal-error", None)
+
+
+def _require_ocsp(request: Request) -> None:
+    given = request.header(b"content-type")
+    if given != _REQUEST_TYPE and (
+        given is None or given.partition(b";")[0].strip().lower() != _REQUEST_TYPE
+    ):
+        raise Rejected(
+            "unsupported-media-type", "a request by POST is application/ocsp-request (RFC 6960 A.1)"
+        )
+    if request.header(b"content-encoding") is not None:
+        raise Rejected("unsupported-media-type", "an OCSP request is not compressed")
+
+
+def routes(server: OcspServer) -> list[web.RouteDef]:
+    """The same for connections that are aiohttp's, because of what they asked for first."""
+
+    async def answer(request: web.Request) -> web.Response:
+        assert request.transport is not None  # noqa: S101 - the client was there a moment ago
+        head = b"".join(b"%b: %b\r\n" % field for field in request.raw_headers)
+        asked = Request(
+            request.method.encode(),
+            # Whatever octets came, and also where the client gave a whole URL.
+            str(request.rel_url).encode("utf-8", "surrogateescape"),
+            b"\r\n" + head + b"\r\n",
+            request.transport,
+        )
+        if request.method == "POST":
+            asked.body = await read_body(request, MAX_REQUEST)
+        said = server.answer(asked)
+        octets = said if isinstance(said, bytes) else await said
+        head, _, body = octets.partition(b"\r\n\r\n")
+        status, *fields = head.decode("latin-1").split("\r\n")
+        headers: CIMultiDict[str] = CIMultiDict()
+        for field in fields:
+            name, _, value = field.partition(": ")
+            headers.add(name, value)
+        headers.pop("Content-Length", None)
+        return web.Response(status=int(status.split(" ")[1]), headers=headers, body=body)
 
     return [
-        web.get(f"{path}/{{request:.*}}", get, allow_head=False),
-        web.post(path, post),
-        web.post(f"{path}/", post),
+        web.get(f"{PATH.decode()}/{{request:.*}}", answer, allow_head=False),
+        web.post(PATH.decode(), answer),
+        web.post(f"{PATH.decode()}/", answer),
     ]
-
-
-async def _answer(responder: Responder, asked: bytes) -> Answer:
-    try:
-        return await responder.answer(asked)
-    except Exception:
-        # The application server would log the client's address with it.
-        _log.exception("an OCSP request met a mistake in this program")
-        status = ResponseStatus.internalError
-        return Answer(error_response(status), status, "internal-error", None)
-
-
-def _respond(request: web.Request, answer: Answer, started: float) -> web.Response:
-    """An OCSP error is a good HTTP answer too (RFC 6960 A.2)."""
-    freshness = answer.freshness
-    if freshness is None:
-        response = web.Response(body=answer.body, headers={"Cache-Control": "no-store"})
-    else:
-        tag = sha256(answer.body).hexdigest()
-        headers = _caching(freshness, tag)
-        if request.method == "GET" and _has(request, tag):
-            response = web.Response(status=304, headers=headers)
-        else:
-            response = web.Response(body=answer.body, headers=headers)
-    response.content_type = _RESPONSE_TYPE
-    _log_access(request.method, response.status, answer.status.name, answer.code, started)
-    return response
-
-
-def _caching(freshness: Freshness, tag: str) -> CIMultiDict[str]:
-    """Headers of RFC 5019 §6.2."""
-    return CIMultiDict(
-        {
-            "Cache-Control": f"max-age={freshness.max_age}, public, no-transform, must-revalidate",
-            "ETag": f'"{tag}"',
-            "Last-Modified": format_datetime(freshness.this_update, usegmt=True),
-            "Expires": format_datetime(freshness.next_update, usegmt=True),
-        }
-    )
-
-
-def _has(request: web.Request, tag: str) -> bool:
-    """Whether the client holds this very answer.
-
-    If-Modified-Since is passed over: it counts in whole seconds, and a status may change twice
-    in one (RFC 9110 §8.8.2.2).
-    """
-    held = request.if_none_match
-    return held is not None and any(one.value in (tag, "*") for one in held)
-
-
-def _log_access(method: str, http: int, ocsp: str, code: str, started: float) -> None:
-    if _access_log.isEnabledFor(logging.INFO):
-        took = (perf_counter() - started) * 1e6
-        _access_log.info("%s %d %s %s %d us", method, http, ocsp, code or "-", took)

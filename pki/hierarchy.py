@@ -6,6 +6,7 @@ issued under the same request id comes back as it is, so a second run completes 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -17,23 +18,28 @@ from infra.store.port import Collection, Document, Duplicate, Store
 from pki import oids
 from pki.algorithms import SIGNATURE_ALGORITHMS, KeyType, SignatureAlgorithm
 from pki.authority import Application, Authority, Checks
-from pki.certificate import parse_certificate
+from pki.certificate import Order, parse_certificate
 from pki.issuer import Issuer
 from pki.ledger import Ledger
 from pki.lint import Linter
 from pki.log.act import Act
 from pki.log.log import Log
-from pki.names import encode_name, parse_name, parse_rfc4514
+from pki.names import Name, encode_name, parse_name, parse_rfc4514
 from pki.preparation import Prepare
 from pki.profile import Profile
-from pki.request import assemble_request, build_request_info
+from pki.record import Record
+from pki.request import assemble_request, build_request_info, parse_request
 from pki.signer.port import KeyStore, Signer
+from pki.status import Revoked
 
 AUTHORITIES: Final = Collection("authorities")
 SERVICE_KEYS: Final = Collection("service_keys")
 COLLECTIONS: Final = (AUTHORITIES, SERVICE_KEYS)
 
 LOG_KEY: Final = "log"
+FEED_KEY: Final = "status-feed"
+
+RESPONDER_PROFILE: Final = "ocsp-responder"
 
 SYSTEM: Final = "system"
 """Who asks, where the program itself does."""
@@ -189,20 +195,51 @@ class Hierarchy:
         if authority.issuer is None:
             raise Broken("authority-unfinished", f"CA {name} has no certificate")
         signer = await self._key(f"{name}-ocsp", KeyType.P_256)
-        subject = authority.profile("ocsp-responder")
-        count = 0
-        while True:
-            record = await authority.issue(
-                Application(
-                    profile=subject.name,
-                    request=await _request(signer, _responder_subject(authority.issuer)),
-                    by=SYSTEM,
-                    request_id=f".ocsp/{count}",
-                )
+        request = await _request(signer, _responder_subject(authority.issuer).rfc4514())
+        asked = Application(RESPONDER_PROFILE, request, SYSTEM, ".ocsp")
+        record = await self._current(authority, asked, renew_before)
+        return ResponderKey(authority.issuer, signer, record.certificate, record.not_after)
+
+    async def certify_responder(
+        self, name: str, request: bytes, *, by: str, renew_before: timedelta
+    ) -> Record:
+        """A certificate for the key of a responder elsewhere, in the name of the CA's own; the
+        same one until it ends within ``renew_before``, then a new one.
+
+        ``request``: PKCS#10 in PEM or DER, its subject unused but the same each time. Errors:
+        ``no-such-authority``, ``responder-revoked``, those of ``Authority.issue``.
+        """
+        authority = self.authority(name)
+        if authority.issuer is None:
+            raise Broken("authority-unfinished", f"CA {name} has no certificate")
+        key = hashlib.sha256(parse_request(request).public_key_info).hexdigest()
+        order = Order(subject=_responder_subject(authority.issuer).der)
+        asked = Application(RESPONDER_PROFILE, request, by, f".ocsp/{key}", order)
+        record = await self._current(authority, asked, renew_before)
+        if isinstance(record.status, Revoked):
+            raise Rejected(
+                "responder-revoked", "the certificate of this key was revoked; make a new key"
             )
-            if record.not_after - self._ledger.now() > renew_before:
-                return ResponderKey(authority.issuer, signer, record.certificate, record.not_after)
+        return record
+
+    async def _current(
+        self, authority: Authority, asked: Application, renew_before: timedelta
+    ) -> Record:
+        """The certificate that was asked for, or the one after it if that ends too soon."""
+        start, count = self._ledger.now(), 0
+        while True:
+            record = await authority.issue(replace(asked, request_id=f"{asked.request_id}/{count}"))
+            # One that was made just now, or lasts as long as its CA, has no better after it.
+            best = record.issued_at >= start or (
+                authority.issuer is not None and record.not_after >= authority.issuer.not_after
+            )
+            if best or record.not_after - start > renew_before:
+                return record
             count += 1
+
+    async def feed_key(self) -> Signer:
+        """The key that signs the status feed."""
+        return await self._key(FEED_KEY, KeyType.P_256)
 
     async def log_key(self) -> Signer:
         """The key that signs the log's checkpoints."""
@@ -260,7 +297,7 @@ class Hierarchy:
         )
 
 
-def _responder_subject(issuer: Issuer) -> str:
+def _responder_subject(issuer: Issuer) -> Name:
     """The CA's name, its common name followed by what the responder is for."""
     name = parse_name(issuer.subject)
     attributes = [attribute for rdn in name.rdns for attribute in rdn]
@@ -270,7 +307,7 @@ def _responder_subject(issuer: Issuer) -> str:
         else attribute
         for attribute in attributes
     ]
-    return encode_name(renamed).rfc4514()
+    return encode_name(renamed)
 
 
 async def _request(signer: Signer, subject: str) -> bytes:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import shutil
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from bench.peers.process import program
+from bench.peers.process import free_port, listening, program
 
 _SIGNING: Final[dict[str, Any]] = {
     "expiry": "26280h",
@@ -21,7 +19,6 @@ _SIGNING: Final[dict[str, Any]] = {
     "issuer_urls": ["http://127.0.0.1:8081/aia/issuing.cer"],
     "policies": [{"id": "2.999.1.1.1"}],
 }
-_PATIENCE: Final = 20.0  # seconds
 
 
 def installed() -> bool:
@@ -41,30 +38,11 @@ async def serving(folder: Path, ca: Path, key: Path) -> AsyncIterator[str]:
     config.write_text(
         json.dumps({"signing": {"default": _SIGNING, "profiles": {"client": _SIGNING}}})
     )
-    port = _free_port()
+    port = free_port()
     async with program(
         *("cfssl", "serve", "-address", "127.0.0.1", "-port", str(port), "-loglevel", "2"),
         *("-ca", ca, "-ca-key", key, "-config", config),
         log=folder / "cfssl.log",
     ):
-        await _listening(port)
+        await listening(port)
         yield f"http://127.0.0.1:{port}/api/v1/cfssl/sign"
-
-
-def _free_port() -> int:
-    # Somebody may take it before cfssl does, which then does not come up: a failure, no figure.
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-async def _listening(port: int) -> None:
-    async with asyncio.timeout(_PATIENCE):
-        while True:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except ConnectionRefusedError:
-                await asyncio.sleep(0.05)
-            else:
-                writer.close()
-                return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -82,3 +83,24 @@ async def output(*command: str | Path, within: float) -> str:
             f"{command[0]} ended with {process.returncode}: {errors.decode()[-2000:]}"
         )
     return printed.decode()
+
+
+def free_port() -> int:
+    """A port of the loopback that was free a moment ago."""
+    # Somebody may take it before the program does, which then does not come up: no figure.
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def listening(port: int) -> None:
+    """Wait until somebody listens there. Errors: ``TimeoutError``."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except ConnectionRefusedError:
+                await asyncio.sleep(0.05)
+            else:
+                writer.close()
+                return

@@ -26,6 +26,7 @@ from pki.algorithms import (
     verify,
 )
 from pki.signer import pkcs8
+from pki.signer.digest import digest_scheme
 from pki.signer.port import CHECK_MESSAGE
 from pki.signer.uri import FileUri, check_label, parse
 
@@ -74,14 +75,23 @@ class FileSigner:
             return self._sign(message)
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._sign, message)
 
+    async def sign_digest(self, digest: bytes) -> bytes:
+        """The signature over a message of which this is the hash. Errors: ``no-digest``."""
+        prehashed = digest_scheme(self.algorithm, digest)
+        if self._inline:
+            return self._sign(digest, prehashed)
+        return await asyncio.get_running_loop().run_in_executor(
+            self._threads, self._sign, digest, prehashed
+        )
+
     async def close(self) -> None:
         """Let go of the key."""
         self._key = None
 
-    def _sign(self, message: bytes) -> bytes:
+    def _sign(self, message: bytes, scheme: tuple[Any, ...] | None = None) -> bytes:
         if self._key is None:
             raise Rejected("key-closed", f"{self.uri} has been closed")
-        signature: bytes = self._key.sign(message, *self._scheme)
+        signature: bytes = self._key.sign(message, *(scheme or self._scheme))
         return signature
 
     def __repr__(self) -> str:

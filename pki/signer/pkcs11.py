@@ -16,6 +16,7 @@ import msgspec
 
 from infra.errors import Broken, Failure, Rejected, Unavailable
 from pki.algorithms import SIGNATURE_ALGORITHMS, KeyType, SignatureAlgorithm, key_type_of
+from pki.signer.digest import check_digest
 from pki.signer.messages import (
     Answer,
     Failed,
@@ -171,6 +172,19 @@ class Pkcs11Signer:
             data = self.algorithm.prepare(message)
         else:
             data = await asyncio.to_thread(self.algorithm.prepare, message)
+        return await self._request(data)
+
+    async def sign_digest(self, digest: bytes) -> bytes:
+        """The signature over a message of which this is the hash.
+
+        Errors: as ``sign``; ``no-digest``.
+        """
+        check_digest(self.algorithm, digest)
+        if self._connection.lost is not None or self._closed:
+            await self._reopen()
+        return await self._request(digest)
+
+    async def _request(self, data: bytes) -> bytes:
         key = self._key
         signature: bytes = await self._connection.request(lambda id: SignMessage(id, key, data))
         return signature

@@ -38,6 +38,13 @@ class Signer(Protocol):
         ``Rejected("key-closed")`` after ``close``.
         """
 
+    async def sign_digest(self, digest: bytes) -> bytes:
+        """The signature over a message that was hashed elsewhere, because it is too long to hold.
+
+        ``digest``: its hash by ``algorithm.hash_name``. Errors: as ``sign``;
+        ``Broken("no-digest")`` when the algorithm takes the whole message, or the size is wrong.
+        """
+
     async def close(self) -> None:
         """Let go of the key; for a token, of its sessions."""
 

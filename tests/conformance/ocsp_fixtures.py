@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,10 +19,12 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from infra.clock import Clock, FixedClock
 from infra.http.app import make_app, serve_app
+from infra.http.front import Front
 from ocsp.request import HASH_OIDS, build_cert_id
-from ocsp.responder import Delegate, Responder, ResponderIdType
+from ocsp.responder import CrlReferences, Delegate, Practice, Responder, ResponderIdType
 from ocsp.response import subject_public_key
-from ocsp.server import routes
+from ocsp.server import PREFIXES, Access, OcspServer, routes
+from ocsp.source import Horizon
 from pki.algorithms import SIGNATURE_ALGORITHMS
 from pki.issuer import Issuer
 from pki.signer.file import FileSigner
@@ -30,6 +32,7 @@ from pki.status import CertStatus, Unknown
 
 NOW = datetime.now(UTC)
 LIFETIME = timedelta(hours=1)
+PLAIN = Practice()
 
 ALGORITHMS: dict[str, Callable[[], tuple[Any, str]]] = {
     "p-256": lambda: (ec.generate_private_key(ec.SECP256R1()), "ecdsa-with-sha256"),
@@ -67,13 +70,43 @@ def signer(name: str) -> FileSigner:
 
 
 class Statuses:
-    """A status source that knows what it is told; an exception in place of a status is raised."""
+    """A status source that knows what it is told; an exception in place of a status is raised.
 
-    def __init__(self, known: Mapping[tuple[str, int], CertStatus | Exception]) -> None:
+    ``known_at`` and ``until``: the horizon, by default that all is known as it is now.
+    """
+
+    def __init__(
+        self,
+        known: Mapping[tuple[str, int], CertStatus | Exception],
+        *,
+        known_at: datetime | None = None,
+        until: datetime | None = None,
+    ) -> None:
         self.known = dict(known)
+        self.known_at = known_at
+        self.until = until
         self.asked: list[tuple[str, int]] = []
+        self.changes: list[int] = []
 
-    async def status(self, issuer: str, serial: int) -> CertStatus:
+    def change(self, issuer: str, serial: int, status: CertStatus | Exception) -> None:
+        """Tell another status from now on."""
+        self.known[(issuer, serial)] = status
+        self.changes.append(self.key(issuer, serial))
+
+    @property
+    def counter(self) -> int:
+        return len(self.changes)
+
+    def changed_since(self, counter: int) -> tuple[int, Sequence[int] | None]:
+        return self.counter, self.changes[counter:]
+
+    def key(self, issuer: str, serial: int) -> int:
+        return hash((issuer, serial))
+
+    def horizon(self, issuer: str, now: datetime) -> Horizon:
+        return Horizon(self.known_at or now, self.until)
+
+    def status(self, issuer: str, serial: int) -> CertStatus:
         self.asked.append((issuer, serial))
         found = self.known.get((issuer, serial), Unknown())
         if isinstance(found, Exception):
@@ -163,22 +196,40 @@ class Ca:
 
 
 def responder(
-    delegates: Iterable[Delegate], statuses: Statuses, clock: Clock | None = None
+    delegates: Iterable[Delegate],
+    statuses: Statuses,
+    clock: Clock | None = None,
+    practice: Practice = PLAIN,
+    crl_references: CrlReferences | None = None,
 ) -> Responder:
     """A responder whose clock stands at ``NOW`` unless told otherwise."""
-    return Responder(delegates, statuses, clock or FixedClock(NOW), LIFETIME)
+    clock = clock or FixedClock(NOW)
+    return Responder(delegates, statuses, clock, LIFETIME, practice, crl_references)
+
+
+def server(responder: Responder, *, entries: int = 100, access: Access | None = None) -> OcspServer:
+    """Keeps the answers of ``responder``."""
+    source: Any = responder._source
+    issuers = list(responder._cas)
+    return OcspServer(
+        responder, source, responder._clock, issuers=issuers, entries=entries, access=access
+    )
 
 
 @asynccontextmanager
-async def serving(responder: Responder) -> AsyncIterator[str]:
-    """The URL of ``responder`` on a free port of this machine."""
+async def serving(responder: Responder, *, access: Access | None = None) -> AsyncIterator[str]:
+    """The URL of ``responder`` on a free port of this machine, as the product serves it: what its
+    front leaves goes to an aiohttp application."""
+    answering = server(responder, access=access)
     app = make_app({}, private=False)
-    app.add_routes(routes(responder))
-    server = await serve_app(app, "127.0.0.1", 0)
+    app.add_routes(routes(answering))
+    front = Front(answering.answer, PREFIXES)
+    served = await serve_app(app, "127.0.0.1", 0, front=front)
     try:
-        yield f"{server.urls[0]}/ocsp"
+        yield f"{served.urls[0]}/ocsp"
     finally:
-        await server.stop()
+        await served.stop()
+        assert front.connections == front.under_way == 0
 
 
 async def run(*command: str | Path) -> str:

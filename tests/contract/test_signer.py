@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import os
 import stat
 from collections.abc import AsyncIterator
@@ -15,7 +16,7 @@ from typing import TypeAlias
 
 import pytest
 
-from infra.errors import Rejected, Unavailable
+from infra.errors import Broken, Rejected, Unavailable
 from pki.algorithms import (
     SIGNATURE_ALGORITHMS,
     Family,
@@ -25,6 +26,7 @@ from pki.algorithms import (
     verify,
 )
 from pki.signer import FileKeys, Keys, TokenKeys, softhsm
+from pki.signer.digest import verify_digest
 from pki.signer.file import FileKeyStore
 from pki.signer.pkcs11 import Pkcs11KeyStore
 from pki.signer.port import Signer
@@ -129,6 +131,30 @@ async def test_signs_with_every_algorithm(
     if kind.family is not Family.ML_DSA:  # Debian 12's openssl has none
         assert openssl_verifies(signer, signature, MESSAGE, tmp_path)
         assert not openssl_verifies(signer, signature, MESSAGE + b".", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("store", "algorithm", "kind"),
+    EVERY,
+    ids=[f"{where}-{kind}-{algorithm}" for where, algorithm, kind in EVERY],
+    indirect=["store"],
+)
+async def test_signs_what_was_hashed_elsewhere(
+    store: Store, algorithm: SignatureAlgorithm, kind: KeyType
+) -> None:
+    signer = await store.open(await key(store, kind), algorithm)
+    if algorithm.hash_name is None:
+        with pytest.raises(Broken, match="no-digest"):
+            await signer.sign_digest(bytes(32))
+        return
+    digest = hashlib.new(algorithm.hash_name, MESSAGE).digest()
+    signature = await signer.sign_digest(digest)
+    verify(algorithm, signer.public_key_info, signature, MESSAGE)
+    verify_digest(algorithm, signer.public_key_info, signature, digest)
+    with pytest.raises(Rejected, match="bad-signature"):
+        verify_digest(algorithm, signer.public_key_info, signature, bytes(len(digest)))
+    with pytest.raises(Broken, match="no-digest"):
+        await signer.sign_digest(digest[:-1])
 
 
 @both

@@ -87,11 +87,12 @@ class Product:
     def validation(self) -> str:
         return f"http://127.0.0.1:{self.validation_port}"
 
-    def start(self, *, within: float = 60.0) -> str:
-        """Run ``digitalid serve`` until it says that it is ready; returns what it said."""
+    def start(self, *more: str | Path, within: float = 60.0) -> str:
+        """Run ``digitalid serve``, with ``more`` after it, until it says that it is ready; returns
+        what it said."""
         with (self.home / "serve.err").open("wb") as errors:
             self.process = subprocess.Popen(
-                [*self.under, COMMAND, "serve"],
+                [*self.under, COMMAND, "serve", *more],
                 env=self.environment,
                 stdout=subprocess.PIPE,
                 stderr=errors,

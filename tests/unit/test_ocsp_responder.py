@@ -20,6 +20,7 @@ from ocsp.response import ResponseStatus, subject_public_key
 from pki.signer.file import FileSigner
 from pki.status import CertStatus, Good, RevocationReason, Revoked
 from tests.conformance.ocsp_fixtures import (
+    ALGORITHMS,
     LIFETIME,
     NOW,
     Ca,
@@ -109,33 +110,61 @@ async def test_the_largest_serial_is_looked_up() -> None:
 
 async def test_answers_several_ids_in_their_order() -> None:
     revoked = Revoked(THIS_UPDATE, RevocationReason.superseded, None, 1)
-    statuses = Statuses({("Issuing", 1): Good(), ("Issuing", 2): revoked})
-    answer = await responder([DELEGATE], statuses).answer(ask(1, 2, 3, 1))
+    held = Revoked(THIS_UPDATE, RevocationReason.certificateHold, None, 2)
+    statuses = Statuses({("Issuing", 1): Good(), ("Issuing", 2): revoked, ("Issuing", 4): held})
+    answer = await responder([DELEGATE], statuses).answer(ask(1, 2, 3, 1, 4, -1))
+    assert answer.about == tuple(("Issuing", serial) for serial in (1, 2, 3, 1, 4))
+    assert answer.statuses == ("good", "revoked", "unknown", "good", "hold", "unknown")
     found = [
         (one.serial_number, one.certificate_status)
         for one in x509_ocsp.load_der_ocsp_response(answer.body).responses
     ]
     good, revoked_, unknown = x509_ocsp.OCSPCertStatus
-    assert found == [(1, good), (2, revoked_), (3, unknown), (1, good)]
+    assert found == [
+        (1, good),
+        (2, revoked_),
+        (3, unknown),
+        (1, good),
+        (4, revoked_),
+        (-1, unknown),
+    ]
 
 
 async def test_times_and_freshness_without_a_nonce() -> None:
-    answer = await responder([DELEGATE], Statuses({})).answer(ask(1))
+    answer = await responder([DELEGATE], Statuses({("Issuing", 1): Good()})).answer(ask(1))
     read = single(answer)
     assert read.produced_at_utc == read.this_update_utc == THIS_UPDATE
     assert read.next_update_utc == THIS_UPDATE + LIFETIME
     assert answer.freshness is not None
     assert answer.freshness.this_update == THIS_UPDATE
     assert answer.freshness.next_update == THIS_UPDATE + LIFETIME
+    assert answer.reusable
     ends = NOW + timedelta(seconds=answer.freshness.max_age)
     assert THIS_UPDATE + LIFETIME - timedelta(seconds=2) <= ends < THIS_UPDATE + LIFETIME
 
 
 async def test_repeats_the_nonce_and_lets_nobody_keep_the_answer() -> None:
     nonce = bytes(range(128))
-    answer = await responder([DELEGATE], Statuses({})).answer(ask(1, nonce=nonce))
+    statuses = Statuses({("Issuing", 1): Good()})
+    answer = await responder([DELEGATE], statuses).answer(ask(1, nonce=nonce))
     assert answer.freshness is None
+    assert not answer.reusable
     assert single(answer).extensions.get_extension_for_class(x509.OCSPNonce).value.nonce == nonce
+
+
+@pytest.mark.parametrize("serials", [(2,), (1, 2), (0,)])
+async def test_nobody_keeps_that_a_certificate_is_unknown(serials: tuple[int, ...]) -> None:
+    answer = await responder([DELEGATE], Statuses({("Issuing", 1): Good()})).answer(ask(*serials))
+    assert answer.status is ResponseStatus.successful
+    assert answer.freshness is None
+    assert not answer.reusable
+
+
+def test_a_key_in_memory_answers_without_waiting() -> None:
+    waiting = responder([DELEGATE], Statuses({("Issuing", 1): Good()})).answer(ask(1))
+    with pytest.raises(StopIteration) as ended:
+        waiting.send(None)
+    assert ended.value.value.status is ResponseStatus.successful
 
 
 async def test_an_answer_never_outlives_the_delegates_certificate() -> None:
@@ -231,7 +260,7 @@ async def test_internal_error_when_the_fault_is_ours(
 async def test_a_delegate_is_renewed_between_two_answers() -> None:
     statuses = Statuses({("Issuing", 1): Good()})
     ours = responder([DELEGATE, OTHER_DELEGATE], statuses)
-    renewed = CA.delegate(signer("rsa"), ResponderIdType.byName)
+    renewed = CA.delegate(signer("p-256"), ResponderIdType.byName)
     before = single(await ours.answer(ask(1)))
     ours.install(renewed)
     after = single(await ours.answer(ask(1)))
@@ -245,10 +274,10 @@ async def test_a_delegate_is_renewed_between_two_answers() -> None:
 
 
 async def test_an_answer_under_way_keeps_its_delegate_whole() -> None:
-    renewed = CA.delegate(signer("p-384"))
+    renewed = CA.delegate(file_signer(ALGORITHMS["p-384"]()[0], "ecdsa-with-sha256"))
 
     class Renewing(Statuses):
-        async def status(self, issuer: str, serial: int) -> CertStatus:
+        def status(self, issuer: str, serial: int) -> CertStatus:
             ours.install(renewed)
             return Good()
 

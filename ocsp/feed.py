@@ -1,0 +1,352 @@
+"""The status feed: every certificate's status as signed frames, in order of the ledger's changes.
+
+A frame is a length (4 octets), a body and a signature over both (``ocsp.feed_wire``). The body
+begins with what it is and whose, says which range of sequence numbers it carries and when it was
+made, and names the authorities that its numbers stand for by their hash. So a frame means the same
+wherever it is seen, and frames need no chain: their ranges join.
+
+Three kinds: ``Authorities`` says which CAs there are, first on every connection; ``Changes`` brings
+statuses; ``Heartbeat`` promises that nothing else had changed at its time, from which freshness is
+measured. docs/adr/0012-status-feed.md says why.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import IntEnum
+from typing import Any, Final, Never, TypeAlias, assert_never
+
+from infra.errors import Broken, Rejected
+from pki.certificate import parse_certificate
+from pki.issuer import Issuer
+from pki.serial import LIMIT
+from pki.status import Good, RevocationReason, Revoked
+
+NAME: Final = "status"
+"""The name of a feed that was given no other."""
+
+MAX_FRAME: Final = 1 << 20
+"""Octets of a frame's body."""
+
+MAX_ENTRIES: Final = 16_384
+"""Entries of one frame: the largest, of 49 octets, still fit."""
+
+_DOMAIN: Final = b"digitalid status feed v1\0"
+
+LENGTH: Final = struct.Struct(">I")  # octets of the body
+_HEADER: Final = struct.Struct(">BQQq32s")  # kind, after, upto, at, hash of the authorities
+_COUNTS: Final = struct.Struct(">QI")  # newest sequence number, entries
+_ENTRY: Final = struct.Struct(">HQBB")  # authority, sequence, state, octets of the serial
+_REVOKED: Final = struct.Struct(">Bq")  # reason, since
+_MOMENT: Final = struct.Struct(">q")  # microseconds since 1970
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_REASONS: Final = {
+    int(reason): reason
+    for reason in RevocationReason
+    if reason is not RevocationReason.removeFromCRL  # for delta CRLs only
+}
+
+
+class _Kind(IntEnum):
+    AUTHORITIES = 1
+    CHANGES = 2
+    HEARTBEAT = 3
+
+
+class _State(IntEnum):
+    GOOD = 0
+    VOID = 1
+    REVOKED = 2
+    REVOKED_SUSPECT = 3  # with an invalidity date
+
+
+@dataclass(frozen=True, slots=True)
+class Void:
+    """Given up before it was issued: nobody has such a certificate."""
+
+
+EntryStatus: TypeAlias = Good | Revoked | Void
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """The newest status of one certificate.
+
+    ``authority``: the place of its CA in the last ``Authorities``, from 0; ``serial``: positive,
+    at most 20 octets; ``sequence``: number of its newest change, that of a ``Revoked`` too.
+    """
+
+    authority: int
+    serial: int
+    sequence: int
+    status: EntryStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Authorities:
+    """The CAs of the feed from here on; ``upto``: where in the feed that is."""
+
+    upto: int
+    at: datetime
+    issuers: tuple[Issuer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What changed beyond ``after``, ``upto`` and with it; each certificate once.
+
+    ``at``: when it was looked up; ``newest``: the newest sequence number then; ``authorities``:
+    ``authorities_hash`` of what the entries' numbers stand for.
+    """
+
+    after: int
+    upto: int
+    at: datetime
+    newest: int
+    authorities: bytes
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """Beyond ``upto`` nothing had changed at the time ``at``."""
+
+    upto: int
+    at: datetime
+    authorities: bytes
+
+
+Frame: TypeAlias = Authorities | Changes | Heartbeat
+
+
+# Encoding
+
+
+def encode(name: str, frame: Frame) -> bytes:
+    """The octets of a frame that are to be signed.
+
+    Errors: ``Broken("feed-frame")`` for what no frame can hold.
+    """
+    match frame:
+        case Authorities(upto, at, issuers):
+            content = _encode_issuers(issuers)
+            header = (_Kind.AUTHORITIES, upto, upto, _micros(at), hashlib.sha256(content).digest())
+        case Changes():
+            header = (_Kind.CHANGES, frame.after, frame.upto, _micros(frame.at), frame.authorities)
+            content = _COUNTS.pack(frame.newest, len(frame.entries))
+            content += b"".join(_encode_entry(entry) for entry in frame.entries)
+        case Heartbeat(upto, at, authorities):
+            header, content = (_Kind.HEARTBEAT, upto, upto, _micros(at), authorities), b""
+        case _:
+            assert_never(frame)
+    body = _DOMAIN + _text(name, 1) + _HEADER.pack(*header) + content
+    if len(body) > MAX_FRAME:
+        raise Broken("feed-frame", f"a frame of {len(body)} octets is larger than {MAX_FRAME}")
+    return LENGTH.pack(len(body)) + body
+
+
+def authorities_hash(issuers: Sequence[Issuer]) -> bytes:
+    """By what the other frames name these authorities."""
+    return hashlib.sha256(_encode_issuers(issuers)).digest()
+
+
+def _encode_issuers(issuers: Sequence[Issuer]) -> bytes:
+    parts = [len(issuers).to_bytes(2, "big")]
+    for issuer in issuers:
+        parts += [
+            _text(issuer.name, 1),
+            _octets(issuer.certificate, 2),
+            len(issuer.chain).to_bytes(1, "big"),
+            *(_octets(above, 2) for above in issuer.chain),
+            _text(issuer.crl_url, 2),
+            _text(issuer.ocsp_url, 2),
+            _text(issuer.certificate_url, 2),
+        ]
+    return b"".join(parts)
+
+
+def _encode_entry(entry: Entry) -> bytes:
+    serial = entry.serial.to_bytes((entry.serial.bit_length() + 7) // 8, "big")
+    match entry.status:
+        case Good():
+            state, rest = _State.GOOD, b""
+        case Void():
+            state, rest = _State.VOID, b""
+        case Revoked(at, reason, suspect):
+            state, rest = _State.REVOKED, _REVOKED.pack(reason, _micros(at))
+            if suspect is not None:
+                state, rest = _State.REVOKED_SUSPECT, rest + _MOMENT.pack(_micros(suspect))
+        case _:
+            assert_never(entry.status)
+    return _ENTRY.pack(entry.authority, entry.sequence, state, len(serial)) + serial + rest
+
+
+def _octets(value: bytes, size: int) -> bytes:
+    if len(value) >= 1 << 8 * size:
+        raise Broken("feed-frame", f"{len(value)} octets are too many for their place in a frame")
+    return len(value).to_bytes(size, "big") + value
+
+
+def _text(value: str, size: int) -> bytes:
+    return _octets(value.encode(), size)
+
+
+def _micros(at: datetime) -> int:
+    return (at - _EPOCH) // _MICROSECOND
+
+
+# Decoding
+
+
+def parse(message: bytes, name: str) -> Frame:
+    """What ``encode`` has encoded; whatever is accepted encodes back to the same octets.
+
+    Errors: ``feed-name``, ``feed-malformed``.
+    """
+    try:
+        return _parse(_Octets(message), name)
+    except (struct.error, UnicodeDecodeError, OverflowError) as error:
+        raise Rejected("feed-malformed", f"a frame of the feed cannot be read: {error}") from error
+
+
+class _Octets:
+    """Reads a frame from its start; ``struct.error`` where it is cut short."""
+
+    __slots__ = ("data", "position")
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.position = 0
+
+    def unpack(self, layout: struct.Struct) -> tuple[Any, ...]:
+        found = layout.unpack_from(self.data, self.position)
+        self.position += layout.size
+        return found
+
+    def take(self, size: int) -> bytes:
+        start, self.position = self.position, self.position + size
+        if self.position > len(self.data):
+            raise struct.error("it is cut short")
+        return self.data[start : self.position]
+
+    def number(self, size: int) -> int:
+        return int.from_bytes(self.take(size), "big")
+
+    def text(self, size: int) -> str:
+        return self.take(self.number(size)).decode()
+
+    def done(self) -> None:
+        if self.position != len(self.data):
+            _malformed("something follows its end")
+
+
+def _parse(octets: _Octets, name: str) -> Frame:
+    if octets.number(LENGTH.size) != len(octets.data) - LENGTH.size:
+        _malformed("its length is not what it says")
+    if octets.take(len(_DOMAIN)) != _DOMAIN:
+        _malformed("it is none of this version of the feed")
+    found = octets.text(1)
+    if found != name:
+        raise Rejected("feed-name", f"this frame is of the feed {found!r}, not of {name!r}")
+    kind, after, upto, micros, authorities = octets.unpack(_HEADER)
+    at = _time(micros)
+    if kind != _Kind.CHANGES and after != upto:
+        _malformed("only changes cover a range")
+    match kind:
+        case _Kind.AUTHORITIES:
+            start = octets.position
+            issuers = _parse_issuers(octets)
+            if hashlib.sha256(octets.data[start:]).digest() != authorities:
+                _malformed("its hash is not that of the authorities in it")
+            frame: Frame = Authorities(upto, at, issuers)
+        case _Kind.CHANGES:
+            newest, count = octets.unpack(_COUNTS)
+            entries = _parse_entries(octets, count, after)
+            if entries[-1].sequence != upto or newest < upto:
+                _malformed("its entries are not what its range says")
+            frame = Changes(after, upto, at, newest, authorities, entries)
+        case _Kind.HEARTBEAT:
+            frame = Heartbeat(upto, at, authorities)
+        case _:
+            _malformed(f"its kind {kind} is unknown")
+    octets.done()
+    return frame
+
+
+def _parse_issuers(octets: _Octets) -> tuple[Issuer, ...]:
+    issuers = []
+    for _ in range(octets.number(2)):
+        name, certificate = octets.text(1), octets.take(octets.number(2))
+        chain = tuple(octets.take(octets.number(2)) for _ in range(octets.number(1)))
+        crl_url, ocsp_url, certificate_url = octets.text(2), octets.text(2), octets.text(2)
+        try:
+            said = parse_certificate(certificate)
+            issuer = Issuer(
+                name=name,
+                certificate=certificate,
+                subject=said.subject.der,
+                public_key_info=said.public_key_info,
+                key_identifier=said.subject_key_identifier,
+                not_before=said.not_before,
+                not_after=said.not_after,
+                chain=chain,
+                crl_url=crl_url,
+                ocsp_url=ocsp_url,
+                certificate_url=certificate_url,
+            )
+        except Rejected as rejected:
+            raise Rejected(
+                "feed-malformed", f"the certificate of CA {name!r} in it: {rejected}"
+            ) from rejected
+        issuers.append(issuer)
+    if len({issuer.name for issuer in issuers}) != len(issuers):
+        _malformed("two authorities in it have the same name")
+    return tuple(issuers)
+
+
+def _parse_entries(octets: _Octets, count: int, after: int) -> tuple[Entry, ...]:
+    if not 0 < count <= MAX_ENTRIES:
+        _malformed(f"changes have 1 to {MAX_ENTRIES} entries")
+    entries = []
+    for _ in range(count):
+        authority, sequence, state, size = octets.unpack(_ENTRY)
+        if sequence <= after:
+            _malformed("its entries are not in order, or before its range")
+        after = sequence
+        encoded = octets.take(size)
+        serial = int.from_bytes(encoded, "big")
+        if not 0 < serial < LIMIT or not encoded[0]:
+            _malformed("a serial number in it is none")
+        status: EntryStatus
+        match state:
+            case _State.GOOD:
+                status = Good()
+            case _State.VOID:
+                status = Void()
+            case _State.REVOKED | _State.REVOKED_SUSPECT:
+                code, since = octets.unpack(_REVOKED)
+                reason = _REASONS.get(code)
+                if reason is None:
+                    _malformed(f"{code} is no reason of a revocation")
+                suspect = (
+                    _time(octets.unpack(_MOMENT)[0]) if state == _State.REVOKED_SUSPECT else None
+                )
+                status = Revoked(_time(since), reason, suspect, sequence)
+            case _:
+                _malformed(f"{state} is no state of a certificate")
+        entries.append(Entry(authority, serial, sequence, status))
+    return tuple(entries)
+
+
+def _time(micros: int) -> datetime:
+    return _EPOCH + micros * _MICROSECOND
+
+
+def _malformed(why: str) -> Never:
+    raise Rejected("feed-malformed", f"a frame of the feed cannot be read: {why}")

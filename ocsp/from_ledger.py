@@ -1,0 +1,55 @@
+"""Keeps the status table of the CA's own process equal to its ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from ocsp.table import TableReader, TableWriter
+from pki.record import Record, State
+from pki.status import Unknown
+
+
+class Changes(Protocol):
+    """The ledger, as whoever follows it needs it (``pki.ledger.Ledger``)."""
+
+    async def changed(self, after: int, *, limit: int = ...) -> list[Record]: ...
+
+    def follow(self, listener: Callable[[Record], None], /) -> None:
+        """Call ``listener`` with each change, before whoever asked for it hears of it."""
+
+    @property
+    def reached(self) -> int:
+        """Every change up to this sequence number has been told to the listeners."""
+
+
+class FromLedger:
+    """A status table that follows the ledger in the same process."""
+
+    def __init__(self, ledger: Changes, table: TableWriter) -> None:
+        self._ledger = ledger
+        self._table = table
+
+    async def start(self) -> None:
+        """Write down what the ledger has beyond the table, and from now on each change."""
+        self._ledger.follow(self._put)
+        after = self._table.applied
+        while page := await self._ledger.changed(after):
+            for record in page:
+                self._put(record)
+            after = page[-1].sequence
+        self._table.applied = after
+
+    def reader(self) -> TableReader:
+        """A reader of the table, in this process."""
+        return self._table.reader()
+
+    async def remember(self) -> None:
+        """Note how far the table is, so that the next ``start`` is short."""
+        self._table.applied = max(self._table.applied, self._ledger.reached)
+
+    def _put(self, record: Record) -> None:
+        if record.state is State.issued:
+            status = record.status
+            if not isinstance(status, Unknown):
+                self._table.put(record.ca, record.serial, status)

@@ -153,6 +153,11 @@ def load(home: Path, name: str) -> Foreign:
     return Foreign(name, folder, source.crl, issuer)
 
 
+def shown(name: str) -> str:
+    """A CA's name in the table as people know it: ``crl:NAME`` for one of these."""
+    return name.rpartition(":")[0] if name.startswith(PREFIX) else name
+
+
 def remove(foreign: Foreign) -> None:
     """Forget a CA; its responder's key stays. Errors: those of the state folder."""
     try:

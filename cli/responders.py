@@ -114,9 +114,8 @@ class Responders:
             return self._delegate(issuer, signer, kept)
         if kept is None or certificate.der != kept.der:
             self._keep(path, certificate)
-            _log.info(
-                "the OCSP certificate for CA %s: until %s", issuer.name, certificate.not_after
-            )
+            ends = f"{certificate.not_after:%FT%TZ}"
+            _log.info("CA %s has certified its OCSP key here until %s", issuer.name, ends)
         return delegate
 
     def _kept(self, path: Path, issuer: Issuer, signer: Signer) -> Certificate | None:

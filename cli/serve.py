@@ -269,17 +269,20 @@ Ctrl-C stops it; the state stays.
 
 
 def _welcome_ocsp(authority: ValidationAuthority, private: str, public: str) -> str:
+    from cli.foreign import shown
+
     settings, follower = authority.settings, authority.follower
+    served = ", ".join(map(shown, authority.delegates)) or "none yet"
     feed = "none" if follower is None else f"{settings.feed.url}, up to change {follower.applied}"
     lacking = "".join(
-        f"  no answers for {name}: {clean(failure.detail)}\n"
+        f"  no answers for {clean(shown(name))}: {clean(failure.detail)}\n"
         for name, failure in authority.uncertified.items()
     )
     return f"""\
 The validation authority is ready.  Keys: {authority.keys_note}.  State: {settings.home}
 
   OCSP     {public}/ocsp
-  for CAs  {", ".join(clean(name) for name in authority.delegates) or "none yet"}
+  for CAs  {clean(served)}
   feed     {feed}
   health   {private}/api/v1/health  (metrics: {private}/metrics)
 {lacking}

@@ -56,7 +56,7 @@ def health(authority: ValidationAuthority) -> dict[str, Any]:
     feed = _feed(authority)
     cas = [_ca(authority, name) for name in authority.delegates]
     cas += [
-        {"name": name, "failing": failure.code}
+        {"name": foreign.shown(name), "failing": failure.code}
         for name, failure in authority.uncertified.items()
         if name not in authority.delegates
     ]
@@ -90,7 +90,7 @@ def _ca(authority: ValidationAuthority, name: str) -> dict[str, Any]:
     ends = parse_certificate(delegate.certificate).not_after
     lacking = authority.uncertified.get(name)
     view: dict[str, Any] = {
-        "name": name,
+        "name": foreign.shown(name),
         "source": "feed",
         "certificate_ends": moment(ends),
         "failing": None if lacking is None else lacking.code,
@@ -132,7 +132,9 @@ def _families(authority: ValidationAuthority) -> list[Metric]:
         labels=["ca"],
     )
     for name, delegate in authority.delegates.items():
-        ends.add_metric([name], parse_certificate(delegate.certificate).not_after.timestamp())
+        ends.add_metric(
+            [foreign.shown(name)], parse_certificate(delegate.certificate).not_after.timestamp()
+        )
     crl_ends = GaugeMetricFamily(
         "digitalid_ocsp_crl_next_update_seconds",
         "nextUpdate of the CRL that a CA's statuses come from.",
@@ -140,7 +142,7 @@ def _families(authority: ValidationAuthority) -> list[Metric]:
     )
     for name, source in authority.sources.items():
         if source.current is not None:
-            crl_ends.add_metric([name], source.current.next_update.timestamp())
+            crl_ends.add_metric([foreign.shown(name)], source.current.next_update.timestamp())
     families: list[Metric] = [ends, crl_ends]
     follower = authority.follower
     if follower is not None:

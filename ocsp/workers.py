@@ -154,10 +154,12 @@ class Workers:
     async def _started(self, sockets: Sequence[socket.socket]) -> _Line:
         listeners = [bound.fileno() for bound in sockets]
         setup = msgspec.structs.replace(self._setup(), listeners=listeners)
-        line = await _Line.start(listeners)
+        starting = asyncio.create_task(_Line.start(listeners))
         try:
+            line = await asyncio.shield(starting)
             report = await line.order(setup)
-        except BaseException:
+        except BaseException:  # also when this is cancelled, which a process does not hear of
+            line = await starting
             await line.end(0.0, idle=0.0)
             raise
         if isinstance(report, Refused):
@@ -188,9 +190,16 @@ class _Line:
 
     @classmethod
     async def start(cls, listeners: Sequence[int]) -> _Line:
+        """Errors: ``worker-not-started``."""
         ours, theirs = socket.socketpair()
-        with theirs:
-            process = await asyncio.to_thread(_spawn, theirs.fileno(), listeners)
+        try:
+            with theirs:
+                process = await asyncio.to_thread(_spawn, theirs.fileno(), listeners)
+        except OSError as error:
+            ours.close()
+            raise Unavailable(
+                "worker-not-started", f"an OCSP process cannot be started: {error}"
+            ) from error
         reader, writer = await asyncio.open_connection(sock=ours)
         return cls(process, reader, writer)
 

@@ -166,7 +166,9 @@ async def test_6_nobody_keeps_an_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "allowed"), [(f"/{PATH}", "GET"), ("", "POST"), ("/", "GET, POST")]
+    ("path", "allowed"),
+    [(f"/{PATH}", "GET"), ("", "POST"), ("/", "GET, POST")],
+    ids=["GET", "POST", "either"],
 )
 async def test_5_only_get_and_post(path: str, allowed: str) -> None:
     async with serving(ours()) as url, aiohttp.ClientSession() as http:

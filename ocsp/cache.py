@@ -33,9 +33,10 @@ _UNCHANGED: Final = b"HTTP/1.1 304 Not Modified\r\nServer: DigitalID\r\n"
 
 
 class Kept:
-    """One answer. ``request``: the OCSPRequest it answers; ``key``: the certificate that it is
-    about, as the status table names it; ``status``: for the metrics; ``made``, ``refresh_at`` and
-    ``end``: seconds since 1970; ``asked``: whether anybody wanted it since it was made."""
+    """One answer. ``request``: the OCSPRequest it answers; ``issuer``: the CA; ``key``: the
+    certificate that it is about, as the status table names it; ``status``: for the metrics;
+    ``made``, ``refresh_at`` and ``end``: seconds since 1970; ``asked``: whether anybody wanted it
+    since it was made."""
 
     __slots__ = (
         "_head",
@@ -46,6 +47,7 @@ class Kept:
         "asked",
         "dropped",
         "end",
+        "issuer",
         "key",
         "made",
         "refresh_at",
@@ -56,9 +58,17 @@ class Kept:
     )
 
     def __init__(
-        self, request: bytes, body: bytes, freshness: Freshness, key: int, status: str, now: float
+        self,
+        request: bytes,
+        body: bytes,
+        freshness: Freshness,
+        issuer: str,
+        key: int,
+        status: str,
+        now: float,
     ) -> None:
         self.request = request
+        self.issuer = issuer
         self.key = key
         self.status = status
         self.made = now

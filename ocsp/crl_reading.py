@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from mmap import mmap
 from typing import Final, Never, TypeAlias, cast
 
@@ -17,7 +18,6 @@ from pki import der
 from pki.algorithms import algorithm_of, verify
 from pki.crl_entry import OID_INVALIDITY_DATE, OID_REASON_CODE, REASONS
 from pki.issuer import Issuer
-from pki.serial import LIMIT
 from pki.status import RevocationReason, Revoked
 from pki.tbs_certificate import Extension, read_extension
 
@@ -31,9 +31,13 @@ _DELTA_CRL_INDICATOR: Final = "2.5.29.27"
 _ISSUING_DISTRIBUTION_POINT: Final = "2.5.29.28"
 _CERTIFICATE_ISSUER: Final = "2.5.29.29"
 _INDIRECT: Final = 0x84  # indirectCRL [4] of an IssuingDistributionPoint
+_LIMIT: Final = 1 << 160
+"""Of serial numbers: whatever a responder looks up (20 octets, their first bit one included, which
+takes one more in DER and yet is out there) has to be found."""
 _MAX_EXTENSIONS: Final = 64
 _MAX_NAME: Final = 64 * 1024
 _MAX_SIGNATURE: Final = 8 * 1024
+_MAX_DETAILS: Final = 4 * 1024
 _MAX_NUMBER: Final = 20  # octets (§5.2.3)
 _SEQUENCE: Final = 1
 """Of each ``Revoked``: always the same, so that an entry that stays is no change."""
@@ -75,14 +79,14 @@ def read_head(data: Octets) -> CrlHead:
 def read_entries(data: Octets, head: CrlHead) -> Iterator[tuple[int, Revoked]]:
     """What is revoked, by serial number, in the CRL's order.
 
-    Serial numbers that no certificate may have (RFC 5280 §4.1.2.2) are passed over. Errors:
+    Serial numbers that no certificate can have (RFC 5280 §4.1.2.2) are passed over. Errors:
     ``bad-crl``, ``crl-indirect``, ``crl-critical-extension``.
     """
     reader = der.Reader(cast(bytes, data), *head.entries)
     try:
         while reader:
             serial, revoked = _entry(reader)
-            if 0 < serial < LIMIT:
+            if 0 < serial < _LIMIT:
                 yield serial, revoked
     except Rejected as rejected:
         raise _as_bad_crl(rejected) from rejected
@@ -156,20 +160,19 @@ def _read_extensions(tbs: der.Reader) -> int | None:
     """Look at the CRL's extensions (RFC 5280 §5.2), and return its number."""
     number = None
     for extension in _extensions(tbs.enter(0xA0).enter(der.SEQUENCE)):
-        match extension.oid:
-            case "2.5.29.20":  # cRLNumber
-                reader = der.Reader(extension.value)
-                _require_short(reader, _MAX_NUMBER + 2)
-                number = reader.integer()
-                reader.done()
-                if number < 0:
-                    _bad("its number is negative")
-            case "2.5.29.27":  # deltaCRLIndicator
-                raise Rejected("crl-delta", "this is a delta CRL; name the complete one")
-            case "2.5.29.28":  # issuingDistributionPoint
-                _refuse_scope(extension)
-            case oid if extension.critical:
-                _refuse_critical(oid)
+        if extension.oid == _CRL_NUMBER:
+            reader = der.Reader(extension.value)
+            _require_short(reader, _MAX_NUMBER + 2)
+            number = reader.integer()
+            reader.done()
+            if number < 0:
+                _bad("its number is negative")
+        elif extension.oid == _DELTA_CRL_INDICATOR:
+            raise Rejected("crl-delta", "this is a delta CRL; name the complete one")
+        elif extension.oid == _ISSUING_DISTRIBUTION_POINT:
+            _refuse_scope(extension)
+        elif extension.critical:
+            _refuse_critical(extension.oid)
     return number
 
 
@@ -193,26 +196,34 @@ def _entry(reader: der.Reader) -> tuple[int, Revoked]:
     entry = reader.enter(der.SEQUENCE)
     serial = entry.integer()
     at = entry.time()
+    details = _short(entry, der.SEQUENCE, _MAX_DETAILS) if entry else b""
+    entry.done()
+    return serial, Revoked(at, *_details(details), _SEQUENCE)
+
+
+@lru_cache(maxsize=1024)
+def _details(extensions: bytes) -> tuple[RevocationReason, datetime | None]:
+    """Reason and invalidity date in the crlEntryExtensions (RFC 5280 §5.3), which are the same in
+    most entries."""
     reason, invalidity_date = RevocationReason.unspecified, None
-    if entry:
-        for extension in _extensions(entry.enter(der.SEQUENCE)):
-            if extension.oid == OID_REASON_CODE:
-                value = der.Reader(extension.value)
-                # A reason that is newer than this program revokes all the same.
-                reason = REASONS.get(value.integer(der.ENUMERATED), RevocationReason.unspecified)
-                value.done()
-                if reason is RevocationReason.removeFromCRL:
-                    _bad("an entry is removed from it, which only a delta CRL can say")
-            elif extension.oid == OID_INVALIDITY_DATE:
-                value = der.Reader(extension.value)
-                invalidity_date = value.time()
-                value.done()
-            elif extension.oid == _CERTIFICATE_ISSUER:
-                raise _indirect()
-            elif extension.critical:
-                _refuse_critical(extension.oid)
-        entry.done()
-    return serial, Revoked(at, reason, invalidity_date, _SEQUENCE)
+    if not extensions:
+        return reason, invalidity_date
+    for extension in _extensions(der.one(extensions, der.SEQUENCE)):
+        value = der.Reader(extension.value)
+        if extension.oid == OID_REASON_CODE:
+            # A reason that is newer than this program revokes all the same.
+            reason = REASONS.get(value.integer(der.ENUMERATED), RevocationReason.unspecified)
+            value.done()
+            if reason is RevocationReason.removeFromCRL:
+                _bad("an entry is removed from it, which only a delta CRL can say")
+        elif extension.oid == OID_INVALIDITY_DATE:
+            invalidity_date = value.time()
+            value.done()
+        elif extension.oid == _CERTIFICATE_ISSUER:
+            raise _indirect()
+        elif extension.critical:
+            _refuse_critical(extension.oid)
+    return reason, invalidity_date
 
 
 def _extensions(listed: der.Reader) -> Iterator[Extension]:

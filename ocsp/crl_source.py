@@ -28,7 +28,7 @@ from ocsp.crl_reading import CrlHead, Octets, check_signed, read_entries, read_h
 from pki.issuer import Issuer
 from pki.status import Good, Revoked
 
-_AT_ONCE: Final = 500  # entries until others have their turn: some milliseconds
+_AT_ONCE: Final = 200  # entries until others have their turn: some milliseconds
 
 _log = logging.getLogger(__name__)
 

@@ -99,7 +99,7 @@ class OcspServer:
         self._making: dict[bytes, asyncio.Task[Kept | Answer]] = {}
         self._good_head = b""  # of the last POST; clients send the same again and again
         self._second = 0
-        self._cut_off = False
+        self._cut_off: frozenset[str] = frozenset()
         self._began = clock.now()
         self._known: dict[str, datetime] = {}  # by CA, for the metrics
 
@@ -162,7 +162,10 @@ class OcspServer:
         lags = [0.0]
         for issuer in self.issuers:
             with suppress(Unavailable):  # cut off: it is further behind each time
-                self._known[issuer] = self._statuses.horizon(issuer, now).known_at
+                horizon = self._statuses.horizon(issuer, now)
+                self._known[issuer] = horizon.known_at
+                if horizon.until is not None:
+                    continue  # it holds until then, however old it is
             lags.append((now - self._known.get(issuer, self._began)).total_seconds())
         metrics.lag = max(lags)
         return metrics
@@ -175,7 +178,7 @@ class OcspServer:
             self._catch_up()
         if int(now) != self._second:
             self._look_at_source(int(now))
-        return now < kept.end and not kept.dropped and not self._cut_off
+        return now < kept.end and not kept.dropped and kept.issuer not in self._cut_off
 
     def _catch_up(self) -> None:
         """Drop what is not true any more."""
@@ -190,13 +193,13 @@ class OcspServer:
         """Once a second: while the source is cut off, nothing kept may be handed out."""
         self._second = second
         now = self._clock.now()
-        try:
-            for issuer in self.issuers:
+        cut_off = set()
+        for issuer in self.issuers:
+            try:
                 self._statuses.horizon(issuer, now)
-        except Unavailable:
-            self._cut_off = True
-        else:
-            self._cut_off = False
+            except Unavailable:
+                cut_off.add(issuer)
+        self._cut_off = frozenset(cut_off)
 
     def _again(self, request: Request, kept: Kept, second: int, started: float) -> bytes:
         kept.asked = True
@@ -228,6 +231,7 @@ class OcspServer:
             counter = self._counter
             answer = self._begin(asked)
             if isinstance(answer, Answer):
+                request.gathered = True
                 return self._first(request, self._finish(asked, answer, counter, started), started)
             task = asyncio.get_running_loop().create_task(self._make(asked, answer, counter))
             making = self._making[asked] = task
@@ -306,8 +310,9 @@ class OcspServer:
             return None
         if self._counter != counter and self._has_changed(answer, counter):
             return None  # the change that would drop it was seen already
-        key = self._statuses.key(*answer.about[0])
-        kept = Kept(asked, answer.body, freshness, key, answer.statuses[0], self._now())
+        about = answer.about[0]
+        key, status = self._statuses.key(*about), answer.statuses[0]
+        kept = Kept(asked, answer.body, freshness, about[0], key, status, self._now())
         if kept.end <= kept.made:
             return None
         self._cache.keep(kept)

@@ -41,6 +41,8 @@ from ocsp.worker import (
 _PATIENCE: Final = 30.0  # seconds for an answer to an order
 _ONE_MORE: Final = 1.0  # seconds in which an idle connection may bring one more request at the end
 _PAUSES: Final = (0.1, 0.5, 2.0, 5.0)  # seconds before a process that died is replaced
+_TRIES: Final = (0.1, 0.3, 1.0)  # seconds before a process that saw no token is tried again
+_AWAY: Final = "token-unavailable"
 
 _log = logging.getLogger(__name__)
 _decode_report: Final = msgspec.msgpack.Decoder(Report).decode
@@ -152,6 +154,18 @@ class Workers:
                 _log.error("an OCSP process could not be started: %s", error)
 
     async def _started(self, sockets: Sequence[socket.socket]) -> _Line:
+        for pause in _TRIES:
+            try:
+                return await self._try_to_start(sockets)
+            except Rejected as rejected:
+                if rejected.code != _AWAY:
+                    raise
+                # SoftHSM shows no token to who looks while another process logs in to it.
+                _log.warning("an OCSP process is started again: %s", rejected)
+            await asyncio.sleep(pause)
+        return await self._try_to_start(sockets)
+
+    async def _try_to_start(self, sockets: Sequence[socket.socket]) -> _Line:
         listeners = [bound.fileno() for bound in sockets]
         setup = msgspec.structs.replace(self._setup(), listeners=listeners)
         starting = asyncio.create_task(_Line.start(listeners))

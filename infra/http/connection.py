@@ -60,6 +60,7 @@ class Owner(Protocol):
     def hands_over(self) -> bool: ...
     def opened(self, connection: Connection) -> None: ...
     def ended(self, connection: Connection) -> None: ...
+    def gather(self, connection: Connection) -> None: ...
     def hand_over(self, connection: Connection, data: bytes) -> None: ...
     def not_found(self, request: Request) -> bytes: ...
     def problem(self, error: BaseException) -> bytes: ...
@@ -161,6 +162,14 @@ class Connection(asyncio.Protocol):
             self._refuse(Rejected("request-timeout", "the request was not complete in time"))
         else:
             self._end()
+
+    def write_gathered(self) -> None:
+        """Write the answers that are made by now."""
+        if self._lost:
+            self._forget()
+        elif not (self._ended or self.transport.is_closing()):
+            self._flush(more=bool(self._rest or self._body))
+            self._go_on()
 
     def close_if_idle(self) -> None:
         """End it unless a request is under way."""
@@ -277,11 +286,15 @@ class Connection(asyncio.Protocol):
             made = owner.problem(error)
         bodiless = request.method == b"HEAD"
         if type(made) is bytes:
-            if not (says or self._answers or owner.draining or bodiless):
+            if not (says or self._answers or owner.draining or bodiless or request.gathered):
                 self.until = owner.wait_until
                 self.transport.write(made)
                 return
             self._answers.append(Answer(made, says, bodiless))
+            if request.gathered and says is STAYS:
+                self.until = math.inf
+                owner.gather(self)
+                return
         else:
             place = Answer(None, says, bodiless)
             place.task = cast(asyncio.Future[bytes], made)
@@ -308,9 +321,8 @@ class Connection(asyncio.Protocol):
             answer.octets = self._owner.problem(TypeError(f"an answer is octets: {octets!r:.50}"))
         if self._lost:
             self._forget()
-        elif not self.transport.is_closing():
-            self._flush(more=bool(self._rest or self._body))
-            self._go_on()
+        else:
+            self._owner.gather(self)
 
     def _flush(self, *, more: bool) -> None:
         """Write the answers whose turn it is. ``more``: the client has asked for more already."""

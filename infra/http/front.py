@@ -61,6 +61,7 @@ class Front:
         self.tick = min(1.0, self.limits.wait / 8, self.limits.read / 8, self.limits.unread / 8)
         self._statuses = {**_STATUSES, **(statuses or {})}
         self._own: set[Connection] = set()
+        self._gathered: list[Connection] = []
         self._handed_over: set[_HandedOver] = set()
         self._sweeping: asyncio.TimerHandle | None = None
         self._fewer = asyncio.Event()
@@ -126,6 +127,18 @@ class Front:
     def ended(self, connection: Connection) -> None:
         self._own.discard(connection)
         self._fewer.set()
+
+    def gather(self, connection: Connection) -> None:
+        """Write its answers at the end of this turn of the loop, together with those of others:
+        a client that waits is woken up by the first of them, and has the rest at once."""
+        if not self._gathered:
+            asyncio.get_running_loop().call_soon(self._write_gathered)
+        self._gathered.append(connection)
+
+    def _write_gathered(self) -> None:
+        gathered, self._gathered = self._gathered, []
+        for connection in gathered:
+            connection.write_gathered()
 
     def hand_over(self, connection: Connection, data: bytes) -> None:
         """Give the connection to the fallback, with the octets that are none of ours."""

@@ -27,9 +27,11 @@ STAYS_OLD: Final = b"\r\nConnection: keep-alive"  # RFC 9112 §C.2.2: HTTP/1.0 w
 
 class Request:
     """A request. ``target``: path and query, as they came; ``head``: the whole header, to its empty
-    line; ``transport``: the client's, which knows a Unix socket's peer."""
+    line; ``transport``: the client's, which knows a Unix socket's peer; ``gathered``: set by the
+    handler of an answer that took long enough for others to be made in this turn of the loop: they
+    go out together."""
 
-    __slots__ = ("body", "head", "method", "target", "transport")
+    __slots__ = ("body", "gathered", "head", "method", "target", "transport")
 
     def __init__(
         self, method: bytes, target: bytes, head: bytes, transport: asyncio.Transport
@@ -38,6 +40,7 @@ class Request:
         self.target = target
         self.head = head
         self.body = b""
+        self.gathered = False
         self.transport = transport
 
     def header(self, name: bytes) -> bytes | None:

@@ -154,6 +154,19 @@ async def test_one_that_dies_in_a_restart_is_replaced_once(home: House) -> None:
         assert status_in(await ask(port, home.get())) == "GOOD"
 
 
+async def test_one_that_died_before_a_restart_is_replaced_once(
+    home: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers_module, "_PAUSES", (0.05,))
+    async with home.workers(1) as (workers, port):
+        await killed(*pids(workers))
+        await until(lambda: pids(workers) == [])  # another will be started in a moment
+        await workers.restart(5.0)
+        async with workers._replacing:  # whoever wanted to start another had the turn before
+            assert ours() == set(pids(workers))
+        assert status_in(await ask(port, home.get())) == "GOOD"
+
+
 async def test_a_start_that_is_cancelled_leaves_no_process(home: House) -> None:
     sockets = await bind_shared("127.0.0.1", 0, 2)
     workers = Workers(sockets, lambda: home.setup)
@@ -173,9 +186,11 @@ async def test_a_stop_in_the_middle_of_a_restart_ends_them_all(home: House) -> N
     before = ours()
     restarting = asyncio.create_task(workers.restart(1.0))
     await until(lambda: ours() != before)
-    another = asyncio.create_task(workers.restart(1.0))
-    await workers.stop(1.0)
-    await asyncio.gather(restarting, another)
+    stopping = asyncio.create_task(workers.stop(1.0))
+    await until(lambda: all(keeper.done() for keeper in workers._keepers))
+    await workers.restart(1.0)  # it comes too late
+    assert stopping.done()
+    await asyncio.gather(restarting, stopping)
     assert ours() == set()
 
 

@@ -217,6 +217,24 @@ def test_hang_up_replaces_the_processes_and_loses_nothing(world: World, alice: P
     assert status(world.ask(alice)) == "good"
 
 
+def test_a_ca_takes_a_hang_up_too(world: World, tmp_path: Path) -> None:
+    assert world.ca.process is not None
+    world.ca.process.send_signal(signal.SIGHUP)  # nothing to replace
+    until(lambda: "were replaced" in (world.ca.home / "serve.err").read_text())
+    other = Product(tmp_path / "ca", keys="file", ocsp={"workers": 1})
+    other.start()
+    try:
+        assert other.process is not None
+        pid = other.process.pid
+        before = children(pid)
+        other.process.send_signal(signal.SIGHUP)
+        until(lambda: len(children(pid)) == 1 and not before & children(pid))
+        alice = other.issue("alice", "/C=AQ/CN=Alice Example", "citizen-authentication")
+        assert other.json("ocsp", "query", alice)["status"] == "good"
+    finally:
+        assert other.stop() == 0
+
+
 def children(pid: int) -> set[int]:
     """The processes of it that answer OCSP."""
     found = set()

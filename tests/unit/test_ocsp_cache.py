@@ -17,7 +17,7 @@ LIFETIME = timedelta(hours=1)
 
 def kept(request: bytes, key: int = 1, *, made: int = SECOND, body: bytes = b"answer") -> Kept:
     at = datetime.fromtimestamp(made, UTC)
-    return Kept(request, body, Freshness(at, at + LIFETIME, 3599), key, "good", float(made))
+    return Kept(request, body, Freshness(at, at + LIFETIME, 3599), "ca", key, "good", float(made))
 
 
 def headers(response: bytes) -> dict[str, str]:

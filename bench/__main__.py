@@ -12,6 +12,7 @@ from typing import Any
 import uvloop
 
 import bench
+from infra.collection import settle
 
 
 def main() -> int:
@@ -24,7 +25,7 @@ def main() -> int:
     unknown = set(options.names) - set(known)
     if unknown:
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
-    sys.setswitchinterval(0.0005)  # as `digitalid serve` sets it
+    settle()  # as `digitalid serve` does
     missed = 0
     for name in options.names or known:
         figures = uvloop.run(importlib.import_module(f"bench.{name}").run(options.quick))

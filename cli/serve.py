@@ -18,6 +18,7 @@ import click
 
 from cli.command import Group, Session, json_option
 from cli.output import clean
+from infra.collection import settle
 from infra.errors import Failure, Rejected
 
 if TYPE_CHECKING:
@@ -130,8 +131,6 @@ def _run(session: Session, service: Callable[[Settings, _Stop], Awaitable[None]]
 
     settings = session.settings
     set_up_logging(settings.logging.level, settings.logging.format)
-    # A thread that waits for the interpreter gets it sooner: signatures and commits are short.
-    sys.setswitchinterval(0.0005)
 
     async def run() -> None:
         await service(settings, _Stop())
@@ -153,6 +152,7 @@ async def _serve(settings: Settings, stop: _Stop) -> None:
             if instance.ocsp is not None:
                 await instance.ocsp.restart()
 
+        settle()
         stop.ready(restart)
         _say(_welcome(instance, *urls))
         await stop.wait()
@@ -166,6 +166,7 @@ async def _serve_ocsp(settings: Settings, stop: _Stop) -> None:
         sys.stderr.flush()
 
     async with validating(settings, tls=_tls(settings), say=say) as (authority, private, public):
+        settle()
         stop.ready(authority.reload)
         _say(_welcome_ocsp(authority, private, public))
         await stop.wait(authority.ended)

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, cast
 
+from infra.collection import settle
 from infra.errors import Broken, Unavailable
 
 MAX_MESSAGE: Final = 16 * 1024 * 1024
@@ -154,6 +155,7 @@ def work(answer: Callable[[bytes], bytes]) -> None:
     """In the process: answer questions until the other side is gone. ``answer`` raises nothing."""
     for ignored in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ignored, signal.SIG_IGN)
+    settle()
     with suppress(OSError), socket.socket(fileno=int(sys.argv[1])) as line:
         incoming = bytearray()
         while data := line.recv(_CHUNK):

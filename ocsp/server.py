@@ -126,19 +126,18 @@ class OcspServer:
                 raise Rejected(
                     "request-too-large", f"a request here has at most {MAX_REQUEST} octets"
                 )
-            return self._new(request, request.body, started)
+            return self._new(request, request.body, started, now)
         try:
             asked = request_in_path(target[len(PATH) + 1 :].decode("latin-1"))
         except Rejected as error:
             malformed = ResponseStatus.malformedRequest
-            return self._once(
-                request, Answer(error_response(malformed), malformed, error.code, None), started
-            )
+            refused = Answer(error_response(malformed), malformed, error.code, None)
+            return self._once(request, refused, started, now)
         kept = self._cache.requests.get(asked)
         if kept is not None and self._is_current(kept, now):
             self._cache.alias(target, kept)
             return self._again(request, kept, int(now), started)
-        return self._new(request, asked, started)
+        return self._new(request, asked, started, now)
 
     async def run(self) -> None:
         """Refresh what is asked for before it ages; until cancelled."""
@@ -217,22 +216,24 @@ class OcspServer:
                 return kept.unchanged(second)
         return kept.response(second)
 
-    def _new(self, request: Request, asked: bytes, started: float) -> bytes | Awaitable[bytes]:
+    def _new(
+        self, request: Request, asked: bytes, started: float, now: float
+    ) -> bytes | Awaitable[bytes]:
         """A response with an answer that has to be made."""
         making = self._making.get(asked)
         if making is None:
             if len(self._making) >= MOST_UNDER_WAY:
                 later = ResponseStatus.tryLater
-                return self._once(
-                    request, Answer(error_response(later), later, "overloaded", None), started
-                )
+                overloaded = Answer(error_response(later), later, "overloaded", None)
+                return self._once(request, overloaded, started, now)
             if self._statuses.counter != self._counter:
                 self._catch_up()
             counter = self._counter
             answer = self._begin(asked)
             if isinstance(answer, Answer):
                 request.gathered = True
-                return self._first(request, self._finish(asked, answer, counter, started), started)
+                made = self._finish(asked, answer, counter, started)
+                return self._first(request, made, started, now)
             task = asyncio.get_running_loop().create_task(self._make(asked, answer, counter))
             making = self._making[asked] = task
         # Else somebody has just asked the same, and a token is slow.
@@ -241,7 +242,7 @@ class OcspServer:
     async def _made(
         self, request: Request, making: asyncio.Task[Kept | Answer], started: float
     ) -> bytes:
-        return self._first(request, await asyncio.shield(making), started)
+        return self._first(request, await asyncio.shield(making), started, self._now())
 
     async def _make(
         self, asked: bytes, pending: asyncio.Task[Answer], counter: int
@@ -265,13 +266,13 @@ class OcspServer:
         self.metrics.hits -= 1  # it was made for one of those who get it
         return kept
 
-    def _first(self, request: Request, made: Kept | Answer, started: float) -> bytes:
+    def _first(self, request: Request, made: Kept | Answer, started: float, now: float) -> bytes:
         """The response with an answer that was just made, to one of those who waited for it."""
         if isinstance(made, Answer):
-            return self._once(request, made, started)
+            return self._once(request, made, started, now)
         if request.method == b"GET":
             self._cache.alias(request.target, made)
-        return self._again(request, made, int(self._now()), started)
+        return self._again(request, made, int(now), started)
 
     def _begin(self, asked: bytes) -> Answer | asyncio.Task[Answer]:
         try:
@@ -330,7 +331,7 @@ class OcspServer:
         else:
             self._cache.again(kept, self._now() + _TRY_AGAIN)
 
-    def _once(self, request: Request, answer: Answer, started: float) -> bytes:
+    def _once(self, request: Request, answer: Answer, started: float, now: float) -> bytes:
         """A response for nobody else: to a nonce, to several questions, or an error."""
         metrics = self.metrics
         if answer.status is ResponseStatus.successful:
@@ -342,7 +343,7 @@ class OcspServer:
             seconds = perf_counter() - started
             self._access(request.method.decode(), status, answer.code, seconds)
         body = answer.body
-        return _HEAD % (http_date(int(self._now())), len(body), body)
+        return _HEAD % (http_date(int(now)), len(body), body)
 
 
 def _mistake() -> Answer:

@@ -8,7 +8,6 @@ that socket does.
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import signal
 import socket
@@ -23,6 +22,7 @@ import msgspec
 import uvloop
 
 from infra.clock import SystemClock
+from infra.collection import settle
 from infra.errors import Failure
 from infra.http.front import Front
 from infra.http.limits import Limits
@@ -222,7 +222,7 @@ async def _obey(control: socket.socket) -> None:
                     case Setup():
                         set_up_logging(order.level, order.log_format)
                         process = await _Process.start(order)
-                        gc.freeze()
+                        settle()
                     case Install() if process is not None:
                         await process.install(order.delegates)
                     case Measure() if process is not None:
@@ -274,7 +274,6 @@ def main() -> None:
     """Obey the socket whose descriptor is the first argument."""
     for ignored in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ignored, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends us in order
-    sys.setswitchinterval(0.0005)
     uvloop.run(_obey(socket.socket(fileno=int(sys.argv[1]))))
 
 

@@ -165,8 +165,14 @@ class Connection(asyncio.Protocol):
 
     def write_gathered(self) -> None:
         """Write the answers that are made by now."""
+        answers, owner = self._answers, self._owner
         if self._lost:
             self._forget()
+        elif len(answers) == 1 and not (answers[0].says or self._rest or owner.draining):
+            octets = answers[0].octets
+            if octets is not None:
+                self.transport.write(answers.popleft().on_the_wire(octets))
+                self._wait()
         elif not (self._ended or self.transport.is_closing()):
             self._flush(more=bool(self._rest or self._body))
             self._go_on()

@@ -345,39 +345,35 @@ async def listening(
         app = admin_app(instance)
         application = await serve_app(app, http.app_host, http.app_port, tls=tls, front=front)
         stack.push_async_callback(application.stop)
-        if settings.ocsp.workers:
-            validation = await _apart(instance, stack)
-        else:
-            validation = await _here(instance, stack)
-        yield application.urls[0], validation
-
-
-async def _here(instance: Instance, stack: AsyncExitStack) -> str:
-    """Public validation in this process; returns its URL."""
-    settings, http = instance.settings, instance.settings.http
-    front: Front | None = None
-    if instance.statuses is not None:
+        assert instance.statuses is not None  # noqa: S101 - it serves
         table = instance.statuses.reader()
         stack.callback(table.close)
         here = Here.start(settings, instance.delegates, table, instance.clock)
-        stack.push_async_callback(here.stop)
-        front = Front(here.server.answer, OCSP_PREFIXES, limits=limits(settings))
-        instance.ocsp = here
-    app = validation_app(instance)
+        where = _apart if settings.ocsp.workers else _here
+        yield application.urls[0], await where(instance, here, stack)
+
+
+async def _here(instance: Instance, here: Here, stack: AsyncExitStack) -> str:
+    """Public validation in this process; returns its URL."""
+    http, most = instance.settings.http, limits(instance.settings)
+    stack.push_async_callback(here.stop)
+    front = Front(here.server.answer, OCSP_PREFIXES, limits=most)
+    app = validation_app(instance, here)
     serving = await serve_app(app, http.validation_host, http.validation_port, front=front)
     stack.push_async_callback(serving.stop)
+    instance.ocsp = here
     return serving.urls[0]
 
 
-async def _apart(instance: Instance, stack: AsyncExitStack) -> str:
+async def _apart(instance: Instance, here: Here, stack: AsyncExitStack) -> str:
     """Public validation by processes of its own, which bring us what is not OCSP."""
     settings, http = instance.settings, instance.settings.http
-    behind = await serve_unix(validation_app(instance), settings.home / RELAY)
+    behind = await serve_unix(validation_app(instance, here), settings.home / RELAY)
     stack.push_async_callback(behind.stop)
     host, port = http.validation_host, http.validation_port
     sockets = await bind_shared(host, port, settings.ocsp.workers, limits(settings))
     url = url_of(host, sockets[0][0].getsockname()[1])
-    apart = await Apart.start(settings, instance.delegates, sockets, relay=True, most_lag=None)
+    apart = await Apart.start(settings, instance.delegates, sockets, here=here, most_lag=None)
     stack.push_async_callback(apart.stop)
     instance.ocsp = apart
     return url
@@ -402,7 +398,7 @@ def admin_app(instance: Instance) -> web.Application:
     return app
 
 
-def validation_app(instance: Instance) -> web.Application:
+def validation_app(instance: Instance, here: Here) -> web.Application:
     """What relying parties ask: OCSP, CRLs and CA certificates."""
     app = make_app(
         {**CRL_STATUSES, **REPOSITORY_STATUSES},
@@ -410,9 +406,8 @@ def validation_app(instance: Instance) -> web.Application:
         limits=limits(instance.settings),
         middlewares=[instance.metrics.watch("validation")],
     )
-    if isinstance(instance.ocsp, Here):
-        # On connections that asked for something else before.
-        app.add_routes(ocsp_routes(instance.ocsp.server))
+    # On connections that asked for something else before.
+    app.add_routes(ocsp_routes(here.server))
     app.add_routes(crl_routes(instance.crls, instance.clock))
     app.add_routes(repository_routes(instance.issuers))
     return app

@@ -92,10 +92,14 @@ class Here:
 
 
 class Apart:
-    """OCSP in processes of its own. ``delegates``: by CA, for those that are yet to start too."""
+    """OCSP in processes of its own. ``delegates``: by CA, for those that are yet to start too;
+    ``here``: answers on connections that they have passed on, if they pass any."""
 
-    def __init__(self, workers: Workers, delegates: dict[str, Delegate], grace: float) -> None:
+    def __init__(
+        self, workers: Workers, delegates: dict[str, Delegate], grace: float, here: Here | None
+    ) -> None:
         self._workers = workers
+        self._here = here
         self._delegates = delegates
         self._grace = grace
 
@@ -106,19 +110,22 @@ class Apart:
         delegates: Sequence[Delegate],
         sockets: Sequence[Sequence[socket.socket]],
         *,
-        relay: bool,
+        here: Here | None,
         most_lag: timedelta | None,
     ) -> Apart:
-        """``sockets``: some for each process; ``relay``: whether requests that are not OCSP are
+        """``sockets``: some for each process; ``here``: with it, requests that are not OCSP are
         brought to ``RELAY``; ``most_lag``: see ``TableReader``. Errors: what a process refuses."""
         keys = await key_access(settings)
         current = {one.issuer.name: one for one in delegates}
+        relay = here is not None
         workers = Workers(sockets, lambda: _setup(settings, keys, current, relay, most_lag))
         await workers.start()
-        return cls(workers, current, settings.http.shutdown_timeout.total_seconds())
+        return cls(workers, current, settings.http.shutdown_timeout.total_seconds(), here)
 
     async def install(self, delegates: Sequence[Delegate]) -> None:
         self._delegates.update({one.issuer.name: one for one in delegates})
+        if self._here is not None:
+            await self._here.install(delegates)
         await self._workers.install([_key(one) for one in delegates])
 
     def only(self, delegates: Sequence[Delegate]) -> None:
@@ -127,13 +134,16 @@ class Apart:
         self._delegates.update({one.issuer.name: one for one in delegates})
 
     async def measure(self) -> OcspMetrics:
-        return await self._workers.measure()
+        measured = await self._workers.measure()
+        return measured if self._here is None else measured + await self._here.measure()
 
     async def restart(self) -> None:
         await self._workers.restart(self._grace)
 
     async def stop(self) -> None:
         await self._workers.stop(self._grace)
+        if self._here is not None:
+            await self._here.stop()
 
 
 def practice(settings: Settings) -> Practice:

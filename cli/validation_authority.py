@@ -267,7 +267,7 @@ async def validating(
             settings,
             list(authority.delegates.values()),
             sockets,
-            relay=False,
+            here=None,
             most_lag=settings.feed.most_lag,
         )
         stack.push_async_callback(authority.apart.stop)

@@ -233,3 +233,18 @@ async def test_a_revocation_while_a_process_is_dead(product: Product) -> None:
         await until(lambda: len(workers(product)) == 2)
         await probe.more()
         assert set(probe.since(done)) == {"key_compromise"}
+
+
+async def test_one_connection_may_ask_for_anything_in_any_order(product: Product) -> None:
+    crl = b"GET /crl/issuing.crl HTTP/1.1\r\nHost: a\r\n\r\n"
+    garbage = b"GET /ocsp/MAAA HTTP/1.1\r\nHost: a\r\n\r\n"
+    head = b"PUT /ocsp/MAAA HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
+    async with calling(product.validation_port) as caller:
+        for asked, code, media_type in (
+            (garbage, 200, b"application/ocsp-response"),
+            (crl, 200, b"application/pkix-crl"),
+            (garbage, 200, b"application/ocsp-response"),
+            (head, 405, b"application/problem+json"),
+        ):
+            answered, header, _ = await caller.ask(asked)
+            assert (answered, media_type in header) == (code, True), header

@@ -14,6 +14,7 @@ from cryptography.x509 import ocsp as x509_ocsp
 from cli.compose import running
 from conf.load import load
 from ocsp.request import HASH_OIDS, build_cert_id, build_request
+from ocsp.responder import Responder
 from ocsp.response import subject_public_key
 from pki.algorithms import SIGNATURE_ALGORITHMS, KeyType, usual_algorithm, verify
 from pki.authority import Application
@@ -52,7 +53,7 @@ async def test_a_ca_of_this_key(tmp_path: Path, key_type: KeyType, algorithm: st
         )
         await instance.hierarchy.responder_key("other", renew_before=settings.ocsp.lifetime)
     # Opened again, it knows its algorithm, has a CRL and a responder.
-    async with running(settings, create=False, serving=False) as instance:
+    async with running(settings, create=False, serving=True) as instance:
         authority = instance.hierarchy.authority("other")
         assert authority.signer.algorithm.name == name
         issuer = authority.issuer
@@ -62,8 +63,11 @@ async def test_a_ca_of_this_key(tmp_path: Path, key_type: KeyType, algorithm: st
         )
         await instance.schedules["other"].caught_up(await instance.ledger.status_sequence("other"))
         crl = instance.crls["other"].current()
-        assert instance.responder is not None
-        answer = await instance.responder.answer(
+        assert instance.statuses is not None
+        table = instance.statuses.reader()
+        lifetime = settings.ocsp.lifetime
+        responder = Responder(instance.delegates, table, instance.clock, lifetime)
+        answer = await responder.answer(
             build_request(
                 [
                     build_cert_id(
@@ -75,6 +79,7 @@ async def test_a_ca_of_this_key(tmp_path: Path, key_type: KeyType, algorithm: st
                 ]
             )
         )
+        table.close()
     certificate = parse_certificate(record.certificate)
     verify(
         SIGNATURE_ALGORITHMS[name],

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 from crl.source import Part, Row
 from infra.store.port import Collection, Key, Store
-from pki.record import CERTIFICATES
+from pki.record import CERTIFICATES, part_name
 
 _FIELDS: Final = ("crl_serial", "sequence", "crl_until", "crl_entry")
 
@@ -64,10 +64,7 @@ class FromLedger:
     def _read(
         self, index: str, part: Part, *, low: Key | None = None, high: Key | None = None
     ) -> AsyncIterator[list[Row]]:
-        if part.partition is not None:
-            index, name = f"partition_{index}", f"{part.issuer}/{part.partition}"
-        else:
-            name = part.issuer
+        name = part_name(part.issuer, part.partition)
         # The fields are those of a row, in its order.
         return self._store.keys(  # type: ignore[return-value]
             CERTIFICATES, index, _FIELDS, (name,), low=low, high=high

@@ -22,9 +22,22 @@ from typing import Final
 
 from infra.clock import Clock
 from infra.errors import Broken, Failure, Rejected, Unavailable
-from infra.store.port import Collection, Conflict, Document, Duplicate, Event, Store, Stored
+from infra.store.port import (
+    Collection,
+    Conflict,
+    Document,
+    Duplicate,
+    Event,
+    Index,
+    Store,
+    Stored,
+)
 
 CRL_HEADS: Final = Collection("crl_heads")
+
+FORMER: Final = Collection("crls", (Index("number", ("issuer", "number"), unique=True),))
+"""The CRLs of each CA as version 0.1 kept them: only read, so that their numbers are not used
+again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +75,7 @@ class Turn:
         """Errors: ``Unavailable("crl-signer-elsewhere")`` while somebody else has it."""
         stored = await self._store.get(CRL_HEADS, self._scope)
         now = milliseconds(self._clock.now())
-        head = Head() if stored is None else read_head(stored)
+        head = await self._first() if stored is None else read_head(stored)
         if head.holder not in ("", self._holder) and head.until > now:
             raise self._elsewhere((head.until - now) / 1000)
         body = _body(head) | {"holder": self._holder, "until": self._until()}
@@ -153,6 +166,16 @@ class Turn:
             await asyncio.sleep(self._lease.total_seconds() / 3)
             with suppress(Failure):
                 await self._change(lambda head: {})
+
+    async def _first(self) -> Head:
+        """Where a scope begins: behind the CRLs that an earlier version made for it."""
+        found = await self._store.find(FORMER, "number", (self._scope,), reverse=True, limit=1)
+        if not found:
+            return Head()
+        number, this_update = found[0].body["number"], found[0].body["this_update"]
+        if not isinstance(number, int) or not isinstance(this_update, int):
+            raise Broken("storage-corrupt", f"crls: {found[0].id} is no CRL")
+        return Head(number=number, this_update=this_update * 1000)
 
     def _until(self) -> int:
         return milliseconds(self._clock.now() + self._lease)

@@ -21,27 +21,34 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from crl.assembly import sync
 from crl.blocks import Damaged, Spill
 from crl.contents import Contents, TooMany, all_contents, delta_contents, next_contents
-from crl.head import CRL_HEADS, Head, Turn, current_head, milliseconds
+from crl.head import CRL_HEADS, FORMER, Head, Turn, current_head, milliseconds
 from crl.history import CRL_RECORDS, History, Kind, Publication, State, integer
-from crl.issuer import CLOCK_TOLERANCE, Recorder, no_checkpoint
-from crl.making import CrlLinter, Draft, Maker, intent_of, on_disk
+from crl.making import CrlLinter, Draft, Maker, intent_of, no_checkpoint, on_disk
 from crl.scope import Scope
 from crl.source import RevocationSource
-from crl.terms import Terms, times
+from crl.terms import CLOCK_TOLERANCE, Terms, times
 from infra.clock import Clock
 from infra.errors import Broken, Failure, Rejected, Unavailable
 from infra.store.port import Event, Store, Stored
 from pki.issuer import Issuer
 from pki.signer.port import Signer
 
-COLLECTIONS: Final = (CRL_HEADS, CRL_RECORDS)
+COLLECTIONS: Final = (CRL_HEADS, CRL_RECORDS, FORMER)
 
 _log = logging.getLogger(__name__)
+
+
+class Recorder(Protocol):
+    """Writes an act into the log; an ``id`` that is there already changes nothing."""
+
+    async def record(
+        self, what: str, object_hash: bytes, detail: Mapping[str, str | int], id: str
+    ) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

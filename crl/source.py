@@ -19,7 +19,7 @@ _REMOVED: Final = b"\x0a\x01\x08"  # ENUMERATED removeFromCRL; nothing follows a
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Certificates of one CA: all of them, or those that were issued into one partition.
+    """Certificates of one CA: those that were issued into a partition, or into none.
 
     ``issuer``: the short name of the CA; ``subject``: its Name in DER.
     """

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from crl.head import Head
 from crl.history import END_OF_TIME, Kind, Publication
-from crl.issuer import CLOCK_TOLERANCE
 from infra.errors import Rejected, Unavailable
 from pki.issuer import Issuer
+
+CLOCK_TOLERANCE: Final = timedelta(seconds=2)
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,7 +113,7 @@ class Api:
     async def issued(self, asked: bytes, who: str) -> bytes:
         """The same without aiohttp: JSON for JSON. Errors: ``bad-body``, ``bad-request-id``,
         ``profile-reserved``, and all that issuance refuses."""
-        body = _decode(asked, IssueBody)
+        body = decode(asked, IssueBody)
         if body.request_id is not None and not _REQUEST_ID.fullmatch(body.request_id):
             raise Rejected(
                 "bad-request-id",
@@ -153,8 +153,8 @@ class Api:
         the ledger is walked in order of its changes, ``after`` being where the last page ended.
         """
         query = request.query
-        limit = _whole(query.get("limit", "100"), 1, MAX_PAGE)
-        after = _whole(query.get("after", "0"), 0, 2**62)
+        limit = whole(query.get("limit", "100"), 1, MAX_PAGE)
+        after = whole(query.get("after", "0"), 0, 2**62)
         ca = query.get("ca", DEFAULT_CA)
         following: int | None = None
         if "serial" in query:
@@ -321,7 +321,8 @@ def _who(request: web.Request) -> str:
     return str(request["who"])
 
 
-def _whole(text: str, least: int, most: int) -> int:
+def whole(text: str, least: int, most: int) -> int:
+    """A number in a query. Errors: ``bad-number``."""
     if not (text.isascii() and text.isdigit() and len(text) < 20):
         raise Rejected("bad-number", f"{text[:40]!r} is no whole number")
     value = int(text)
@@ -398,10 +399,11 @@ _Body = TypeVar("_Body", bound=msgspec.Struct)
 
 
 async def _decoded(request: web.Request, kind: type[_Body]) -> _Body:
-    return _decode(await read_body(request, MAX_BODY), kind)
+    return decode(await read_body(request, MAX_BODY), kind)
 
 
-def _decode(octets: bytes, kind: type[_Body]) -> _Body:
+def decode(octets: bytes, kind: type[_Body]) -> _Body:
+    """A body of JSON. Errors: ``bad-body``."""
     try:
         return msgspec.json.decode(octets, type=kind)
     except msgspec.MsgspecError as error:

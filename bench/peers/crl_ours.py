@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from bench.peers.crl_entries import ENDS, NOW, entries
 from crl.from_ledger import FromLedger, Keys
-from crl.scope import Scope, partition_of, partition_url
+from crl.scope import Scope
 from crl.series import COLLECTIONS, Series, Surroundings
 from crl.source import Part, RevocationSource, Row
 from crl.terms import Terms
@@ -35,6 +35,7 @@ from infra.store.sqlite import SqliteStore
 from pki.algorithms import KeyType, usual_algorithm
 from pki.crl_entry import Entry, encode_entry
 from pki.issuer import Issuer
+from pki.partition import partition_of, partition_url
 from pki.record import CERTIFICATES, document_id, micros
 from pki.serial import format_serial
 from pki.signer.file import FileSigner
@@ -145,13 +146,13 @@ async def fill(folder: Path, count: int) -> None:
             "issued_at": micros(NOW),
             "changed_at": micros(NOW),
             "sequence": sequence,
-            "changed_by": _CA,
             "revocation": {
                 "at": micros(entry.at),
                 "reason": int(entry.reason),
                 "invalidity_date": None,
                 "sequence": sequence,
             },
+            "crl_part": _CA,
             "crl_serial": octets,
             "crl_until": until,
             "crl_entry": encoded,

@@ -17,13 +17,14 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from crl.history import END_OF_TIME, Publication
-from crl.scope import Contents, parse_issuing_distribution_point, partition_of, partition_url
+from crl.scope import Contents, parse_issuing_distribution_point
 from crl.source import Part
 from crl.terms import Terms
 from infra.clock import FixedClock
 from pki.algorithms import KeyType
 from pki.findings import Severity
 from pki.lint import lint_crl
+from pki.partition import partition_of, partition_url
 from pki.status import RevocationReason
 from tests.contract.crl_fixtures import DAY, Authority, _hash, authority, private_key
 from tests.contract.crl_series_fixtures import House, open_house_store

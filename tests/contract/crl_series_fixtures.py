@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from crl.issuer import no_checkpoint
+from crl.making import no_checkpoint
 from crl.scope import Scope
 from crl.series import COLLECTIONS, Series, Surroundings
 from crl.source import Part, Row
@@ -100,7 +100,7 @@ class Ledger:
         rows = [
             row_of(serial, known)
             for (ca, serial), known in self.known.items()
-            if ca == part.issuer and known.sequence and part.partition in (None, known.partition)
+            if ca == part.issuer and known.sequence and part.partition == known.partition
         ]
         rows = sorted(filter(wanted, rows), key=order)  # type: ignore[arg-type]
         for at in range(0, len(rows), self.page):

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from crl.encode import parse_crl
 from crl.history import Kind, State
 from crl.schedule import Schedule, Timing
-from crl.scope import Contents, partition_of
+from crl.scope import Contents
 from crl.series import Series
 from crl.terms import Terms
 from crl.upkeep import Upkeep
@@ -25,6 +25,7 @@ from infra.errors import Broken, Rejected, Unavailable
 from infra.store.sqlite import SqliteStore
 from pki.algorithms import KeyType
 from pki.findings import Finding, Severity
+from pki.partition import partition_of
 from tests.contract.crl_fixtures import DAY, NOW, authority, sha256, until
 from tests.contract.crl_series_fixtures import House, open_house_store
 

@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -25,20 +25,58 @@ from crl.history import Kind, Publication, State
 from crl.scope import Scope
 from crl.series import COLLECTIONS, Series
 from infra.errors import Broken, Rejected, Unavailable
-from infra.store.port import Store
+from infra.store.port import Collection, Duplicate, Store
 from infra.store.sqlite import SqliteStore
 from pki.algorithms import KeyType
 from tests.contract import crl_fixtures
 from tests.contract.crl_fixtures import authority
 from tests.contract.crl_series_fixtures import House
-from tests.faults.test_crl_faults import ACTS, AwayToken, DurableActs
 
+ACTS = Collection("acts")
 STEPS = [
     "reserved", "written", "intended", "signed", "closed", "checked", "kept",
     "completed", "logged", "published",
 ]  # fmt: skip
 COMPLETE = STEPS[STEPS.index("completed") :]
 INTENDED = STEPS[STEPS.index("intended") : STEPS.index("completed")]
+
+
+class DurableActs:
+    """A log in the same store: what was recorded is there after a crash."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def record(
+        self, what: str, object_hash: bytes, detail: Mapping[str, str | int], id: str
+    ) -> None:
+        try:
+            await self._store.insert(ACTS, id, {"what": what, "hash": object_hash})
+        except Duplicate:
+            return
+
+    async def all(self) -> list[tuple[str, bytes]]:
+        return [
+            (str(stored.body["what"]), bytes(stored.body["hash"]))  # type: ignore[arg-type]
+            async for stored in self._store.scan(ACTS)
+        ]
+
+
+class AwayToken:
+    """A token that was pulled out."""
+
+    def __init__(self, threads: ThreadPoolExecutor) -> None:
+        signer = authority(threads).signer
+        self.uri = "pkcs11:object=away"
+        self.key_type = signer.key_type
+        self.algorithm = signer.algorithm
+        self.public_key_info = signer.public_key_info
+
+    async def sign(self, message: bytes) -> bytes:
+        raise Unavailable("token-unavailable", "the token is away; plug it in")
+
+    async def close(self) -> None:
+        """There is nothing to let go of."""
 
 
 async def opened(folder: Path) -> SqliteStore:

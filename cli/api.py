@@ -19,6 +19,7 @@ from ocsp.feed import NAME as FEED_NAME
 from ocsp.feed_wire import FEED_PATH
 from pki.api import BASE, MAX_BODY, MAX_PAGE, Api, decode, moment, whole
 from pki.export import encode_pem
+from pki.mass_http import mass_routes
 
 if TYPE_CHECKING:
     from cli.parts import Instance
@@ -111,6 +112,7 @@ def routes(instance: Instance, metrics: Metrics) -> list[web.RouteDef]:
 
     return [
         *Api(instance).routes(),
+        *mass_routes(instance),
         web.get(f"{BASE}/health", health),
         web.get(f"{BASE}/authorities/{{name}}/crl", show_crl),
         web.post(f"{BASE}/authorities/{{name}}/crl", issue_crl),

@@ -63,6 +63,7 @@ from pki.log.audit import Progress, Report, verify_log
 from pki.log.checkpoint import verifier_key
 from pki.log.log import COLLECTIONS as LOG_COLLECTIONS
 from pki.log.log import Log
+from pki.mass_revocation import JOBS
 from pki.preparation import Preparation, PrepareHere
 from pki.profile_check import COLLECTION as PROFILE_CHECKS
 from pki.profile_check import check_all
@@ -76,6 +77,7 @@ COLLECTIONS: Final = (
     *LOG_COLLECTIONS,
     *CRL_COLLECTIONS,
     PROFILE_CHECKS,
+    JOBS,
 )
 
 FOLLOWERS: Final = Path("secrets", "followers")

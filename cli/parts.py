@@ -20,6 +20,7 @@ from pki.issuer import Issuer
 from pki.ledger import Ledger
 from pki.lint import Linter
 from pki.log.log import Log
+from pki.mass_revocation import MassRevocation
 from pki.profile import Profile
 from pki.signer.port import Signer
 
@@ -48,3 +49,8 @@ class Instance:
     ocsp: Answering | None = None
     metrics: Metrics = field(init=False)
     version: str = version("digitalid")
+
+    @property
+    def mass_revocation(self) -> MassRevocation:
+        """Many certificates revoked at once."""
+        return MassRevocation(self.store, self.ledger, self.profiles)

@@ -188,7 +188,7 @@ class Api:
                     record.ca,
                     record.serial,
                     reason=parse_reason(body.reason),
-                    invalidity_date=_parse_moment(body.invalidity_date),
+                    invalidity_date=parse_moment(body.invalidity_date),
                     by=who,
                 )
             case "hold":
@@ -331,7 +331,8 @@ def whole(text: str, least: int, most: int) -> int:
     return value
 
 
-def _parse_moment(text: str | None) -> datetime | None:
+def parse_moment(text: str | None) -> datetime | None:
+    """A time in a body, as RFC 3339 writes it; in UTC. Errors: ``bad-time``."""
     if text is None:
         return None
     try:

@@ -107,6 +107,27 @@ def test_a_crl_is_verified(product: Product, people: dict[str, list[Path]]) -> N
     assert any("signature" in finding for finding in said["findings"])
 
 
+def test_many_are_revoked(product: Product, people: dict[str, list[Path]]) -> None:
+    everybody = [path for paths in people.values() for path in paths]
+    views = [product.json("cert", "show", path) for path in everybody]
+    good = [view["serial"] for view in views if view["status"] == "good"]
+    listed = product.home / "serials.txt"
+    listed.write_text("# stolen cards\n" + "\n".join([*good, "0bad"]) + "\n")
+    how = ("--reason", "keyCompromise", "--serials", listed)
+    rehearsed = product.json("cert", "revoke-many", *how, "--rehearse")
+    assert (rehearsed["revoked"], rehearsed["unknown"]) == (len(good), ["bad"])
+    assert sum(crl["entries"] for crl in rehearsed["crls"].values()) >= len(good)
+    assert product.json("cert", "show", everybody[-1])["status"] == "good"
+    done = product.json("cert", "revoke-many", *how)
+    assert (done["revoked"], done["already"]) == (len(good), 0)
+    assert {product.json("cert", "show", path)["status"] for path in everybody} == {"revoked"}
+    by_profile = ("--reason", "superseded", "--profile", "citizen-authentication")
+    again = product.json("cert", "revoke-many", *by_profile)
+    assert (again["revoked"], again["already"]) == (0, len(everybody))
+    listed.write_text("not a serial\n")
+    product.refused("cert", "revoke-many", *how, code="bad-serial", says="line 1")
+
+
 def test_a_delta_is_refused_where_there_is_none(tmp_path: Path) -> None:
     product = Product(tmp_path / "home", keys="file")
     product.cli("init")

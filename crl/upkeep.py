@@ -60,7 +60,12 @@ class Upkeep:
 
     @property
     def _deltas(self) -> bool:
-        return self._series.scope.delta_url is not None
+        if self._series.scope.delta_url is None:
+            return False
+        try:
+            return not self._series.current(Kind.full).final
+        except Unavailable:
+            return True
 
     def _full_is_due(self) -> bool:
         try:

@@ -267,6 +267,8 @@ class Api:
             "request_id": record.request_id,
             "sequence": record.sequence,
         }
+        if record.partition is not None:
+            view["partition"] = record.partition
         if record.state is State.issued:
             view |= {
                 "issuer": self._engine.hierarchy.subject(record.ca),

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from crl.encode import parse_crl
-from crl.history import Kind, State
+from crl.history import END_OF_TIME, Kind, State
 from crl.schedule import Schedule, Timing
 from crl.scope import Contents
 from crl.series import Series
@@ -273,6 +273,18 @@ async def test_upkeep_makes_deltas_and_then_a_full_one(house: House) -> None:
     assert series.current().number > first.number
     assert series.current(Kind.delta).base == series.current().number
     assert (series.current().count, series.current(Kind.delta).count) == (1, 0)
+
+
+async def test_after_the_final_one_no_delta_is_due(house: House) -> None:
+    series = house.series(house.scope(delta_url=DELTA))
+    upkeep = Upkeep(series, house.clock, overlap=timedelta(hours=12))
+    await upkeep.issue()
+    await series.issue_full(final=True)
+    house.clock.at += 30 * DAY
+    assert upkeep.current().next_update == END_OF_TIME
+    house.ledger.revoke(5)
+    with pytest.raises(Rejected, match="crl-series-ended"):
+        await upkeep.issue()
 
 
 async def test_upkeep_makes_a_full_one_when_too_much_changed(

@@ -59,6 +59,8 @@ def fetched(product: Product, url: str) -> Path:
 def test_certificates_name_their_partition(product: Product, people: dict[str, list[Path]]) -> None:
     base = f"{product.validation}/crl/issuing"
     assert sorted(people) == [f"{base}.1.crl", f"{base}.2.crl"]
+    for url, paths in people.items():
+        assert url == f"{base}.{product.json('cert', 'show', paths[0])['partition']}.crl"
 
 
 def test_a_revocation_is_in_the_delta_of_its_partition_only(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -9,14 +10,16 @@ from aiohttp import web
 
 from cli.metrics import Metrics
 from cli.page import front_page
-from crl.http import to_pem
-from crl.issuer import CrlIssuer, IssuedCrl
+from crl.history import Kind, Publication, State, integer
 from infra.errors import Rejected
+from infra.http.limits import read_body
 from infra.http.problems import Statuses
+from infra.store.port import Stored
 from ocsp.feed import NAME as FEED_NAME
 from ocsp.feed_wire import FEED_PATH
-from pki.api import BASE, Api, moment
+from pki.api import BASE, MAX_BODY, MAX_PAGE, Api, decode, moment, whole
 from pki.export import encode_pem
+from pki.mass_http import mass_routes
 
 if TYPE_CHECKING:
     from cli.parts import Instance
@@ -31,6 +34,9 @@ STATUSES: Final[Statuses] = {
     "no-such-authority": 404,
     "no-such-certificate": 404,
     "no-such-crl": 404,
+    "no-delta-crls": 409,
+    "crl-series-ended": 409,
+    "crl-not-kept": 410,
     "unknown-profile": 404,
     "already-revoked": 409,
     "already-on-hold": 409,
@@ -41,16 +47,19 @@ STATUSES: Final[Statuses] = {
 }
 
 
+class CrlBody(msgspec.Struct, forbid_unknown_fields=True):
+    """What ``POST /authorities/NAME/crl`` takes, or nothing for a full CRL."""
+
+    kind: Kind = Kind.full
+    final: bool = False
+
+
 def routes(instance: Instance, metrics: Metrics) -> list[web.RouteDef]:
     """Everything on the private port, for ``web.Application.add_routes``."""
 
     async def health(request: web.Request) -> web.Response:
         sequence = await instance.ledger.sequence()
-        failing = {
-            name: schedule.failing
-            for name, schedule in instance.schedules.items()
-            if schedule.failing is not None
-        }
+        failing = instance.crls.failing
         document = {
             "status": "failing" if failing else "ok",
             "version": instance.version,
@@ -61,10 +70,31 @@ def routes(instance: Instance, metrics: Metrics) -> list[web.RouteDef]:
         return _json(document, status=503 if failing else 200)
 
     async def show_crl(request: web.Request) -> web.Response:
-        return _json(_crl_view(_issuer(instance, request).current()))
+        kind, number = request.query.get("kind", Kind.full.value), request.query.get("number")
+        series = instance.crls.of(request.match_info["name"]).series
+        if number is not None:
+            return _json(_crl_view(await series.by_number(whole(number, 0, 2**62))))
+        if kind not in [known.value for known in Kind]:
+            raise Rejected("bad-crl-kind", f"{kind[:40]!r} is neither full nor delta")
+        return _json(_crl_view(series.current(Kind(kind))))
+
+    async def list_crls(request: web.Request) -> web.Response:
+        limit = whole(request.query.get("limit", "100"), 1, MAX_PAGE)
+        before = request.query.get("before")
+        found = await instance.crls.of(request.match_info["name"]).series.history.latest(
+            limit=limit, before=None if before is None else whole(before, 0, 2**62)
+        )
+        following = integer(found[-1], "number") if len(found) == limit else None
+        return _json({"crls": [_history_view(stored) for stored in found], "next": following})
 
     async def issue_crl(request: web.Request) -> web.Response:
-        return _json(_crl_view(await _issuer(instance, request).issue()), status=201)
+        body = await read_body(request, MAX_BODY)
+        asked = decode(body, CrlBody) if body else CrlBody()
+        if asked.final and asked.kind is Kind.delta:
+            raise Rejected("bad-crl-kind", "a final CRL is a full one")
+        name = request.match_info["name"]
+        made = await instance.crls.issue(name, asked.kind, final=asked.final)
+        return _json({"crls": [_crl_view(crl) for crl in made]}, status=201)
 
     async def show_feed_key(request: web.Request) -> web.Response:
         if not instance.issuers:
@@ -82,34 +112,47 @@ def routes(instance: Instance, metrics: Metrics) -> list[web.RouteDef]:
 
     return [
         *Api(instance).routes(),
+        *mass_routes(instance),
         web.get(f"{BASE}/health", health),
         web.get(f"{BASE}/authorities/{{name}}/crl", show_crl),
         web.post(f"{BASE}/authorities/{{name}}/crl", issue_crl),
+        web.get(f"{BASE}/authorities/{{name}}/crls", list_crls),
         web.get(f"{FEED_PATH}/key", show_feed_key),
         web.get("/metrics", expose),
         web.get("/", front),
     ]
 
 
-def _issuer(instance: Instance, request: web.Request) -> CrlIssuer:
-    name = request.match_info["name"]
-    issuer = instance.crls.get(name)
-    if issuer is None:
-        raise Rejected("no-such-authority", f"there is no CA {name!r} here")
-    return issuer
-
-
-def _crl_view(crl: IssuedCrl) -> dict[str, Any]:
+def _crl_view(crl: Publication) -> dict[str, Any]:
     return {
-        "ca": crl.issuer,
+        "ca": crl.scope,
+        "kind": crl.kind.value,
         "number": crl.number,
+        "base": crl.base,
         "this_update": moment(crl.this_update),
-        "next_update": moment(crl.next_update),
+        "next_update": None if crl.final else moment(crl.next_update),
         "entries": crl.count,
-        "size": len(crl.der),
+        "size": crl.size,
         "sha256": crl.sha256.hex(),
         "sequence": crl.sequence,
-        "pem": to_pem(crl.der).decode(),
+        "file": str(crl.path),
+    }
+
+
+def _history_view(stored: Stored) -> dict[str, Any]:
+    body, state = stored.body, str(stored.body["state"])
+    size, digest = body.get("size"), body.get("sha256")
+    return {
+        "number": body["number"],
+        "kind": body["kind"],
+        "base": body["base"],
+        "state": state,
+        "why": body.get("why"),
+        "this_update": moment(datetime.fromtimestamp(integer(stored, "this_update"), UTC)),
+        "entries": body["count"],
+        "size": size,
+        "sha256": digest.hex() if isinstance(digest, bytes) else None,
+        "kept": state == State.published and body.get("file") is not None,
     }
 
 

@@ -6,7 +6,6 @@ is finished, the CAs are opened with their keys, and only then does anything lis
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import logging
 import os
@@ -21,6 +20,8 @@ from typing import Final
 from aiohttp import web
 
 from cli import api
+from cli.crls import COLLECTIONS as CRL_COLLECTIONS
+from cli.crls import Crls
 from cli.from_settings import (
     all_profiles,
     blocked_keys,
@@ -38,11 +39,8 @@ from cli.validation import RELAY, TABLE, Apart, Here, responder_id
 from conf.schema import Settings
 from crl.http import STATUSES as CRL_STATUSES
 from crl.http import crl_routes
-from crl.issuer import COLLECTIONS as CRL_COLLECTIONS
-from crl.issuer import CrlIssuer
-from crl.schedule import Schedule, Timing
 from infra.clock import SystemClock
-from infra.errors import Failure, Rejected, Unavailable
+from infra.errors import Rejected
 from infra.http.app import bind_shared, make_app, serve_app, serve_unix
 from infra.http.auth import Callers, Scope, TokenFolder, authenticate
 from infra.http.front import Front
@@ -65,6 +63,7 @@ from pki.log.audit import Progress, Report, verify_log
 from pki.log.checkpoint import verifier_key
 from pki.log.log import COLLECTIONS as LOG_COLLECTIONS
 from pki.log.log import Log
+from pki.mass_revocation import JOBS
 from pki.preparation import Preparation, PrepareHere
 from pki.profile_check import COLLECTION as PROFILE_CHECKS
 from pki.profile_check import check_all
@@ -78,13 +77,11 @@ COLLECTIONS: Final = (
     *LOG_COLLECTIONS,
     *CRL_COLLECTIONS,
     PROFILE_CHECKS,
+    JOBS,
 )
 
 FOLLOWERS: Final = Path("secrets", "followers")
 """Where, in the state folder, the tokens of validation authorities on other hosts are."""
-
-LAST_CRL: Final = timedelta(seconds=10)
-"""How long an instance that is told to stop waits for the CRL of its last changes."""
 
 _log = logging.getLogger(__name__)
 
@@ -144,6 +141,7 @@ async def running(
                 waived_findings=waived_findings(settings.http),
                 verify_signatures=settings.issuance.verify_signature,
             ),
+            partitions=settings.crl.partitions,
             step=step,
         )
         instance = Instance(
@@ -157,14 +155,26 @@ async def running(
             hierarchy,
             keys_note,
             token,
+            Crls(
+                settings.crl,
+                home,
+                ledger,
+                store,
+                clock,
+                _Recorder(log, ledger),
+                # A command would only wait for another process to start.
+                linter=linter if serving else None,
+                gather=serving,
+                step=step,
+            ),
         )
-        await _open(instance, create=create, stack=stack, gather=serving, step=step)
+        await _open(instance, create=create, stack=stack, serving=serving)
         if serving:
             await _follow(instance, stack)
             maintenance = Maintenance(_chores(instance))
             maintenance.start()
             stack.push_async_callback(maintenance.stop)
-        instance.metrics = Metrics(instance.log, instance.crls, instance.schedules)
+        instance.metrics = Metrics(instance.log, instance.crls)
         (home / socket).parent.mkdir(mode=0o700, exist_ok=True)
         admin = await serve_unix(admin_app(instance), home / socket)
         stack.push_async_callback(admin.stop)
@@ -214,11 +224,10 @@ async def _open(
     *,
     create: bool,
     stack: AsyncExitStack,
-    gather: bool,
-    step: Callable[[str], None],
+    serving: bool,
 ) -> None:
     """Finish what was interrupted, open the CAs, and keep their CRLs current."""
-    settings, ledger, hierarchy = instance.settings, instance.ledger, instance.hierarchy
+    ledger, hierarchy = instance.ledger, instance.hierarchy
     await hierarchy.open()
     for authority in hierarchy.authorities.values():
         for record in await authority.recover():
@@ -235,30 +244,11 @@ async def _open(
     for name, authority in hierarchy.authorities.items():
         assert authority.issuer is not None  # noqa: S101 - an opened CA has its certificate
         instance.issuers[name] = authority.issuer
-        crl_issuer = CrlIssuer(
-            authority.issuer,
-            authority.signer,
-            ledger,
-            instance.store,
-            instance.clock,
-            _Recorder(instance.log, ledger),
-            lifetime=settings.crl.lifetime,
-            checkpoint=step,
+        await stack.enter_async_context(
+            instance.crls.of_authority(authority.issuer, authority.signer)
         )
-        await crl_issuer.recover()
-        try:
-            crl_issuer.current()
-        except Unavailable:
-            await crl_issuer.issue()  # a CA that answers has a CRL from its first moment on
-        instance.crls[name] = crl_issuer
-        debounce = settings.crl.debounce if gather else timedelta(0)
-        schedule = Schedule(crl_issuer, instance.clock, Timing(settings.crl.overlap, debounce))
-        instance.schedules[name] = schedule
-        await schedule.start(await ledger.status_sequence(name))
-        stack.push_async_callback(schedule.stop)
-        stack.push_async_callback(_last_crl, instance, name)
-    ledger.subscribe(lambda ca, sequence: instance.schedules[ca].changed())
-    if gather or create:
+    ledger.subscribe(instance.crls.changed)
+    if serving or create:
         await instance.log.checkpoint(instance.log_signer)
 
 
@@ -280,17 +270,6 @@ async def _follow(instance: Instance, stack: AsyncExitStack) -> None:
     instance.feed = StatusFeed(ledger, instance.issuers, instance.feed_signer)
     feed = instance.feed
     ledger.follow(lambda record: feed.wake())
-
-
-async def _last_crl(instance: Instance, name: str) -> None:
-    """Before an instance ends, its CRLs show every change that it made."""
-    schedule = instance.schedules[name]
-    try:
-        async with asyncio.timeout(LAST_CRL.total_seconds()):
-            await schedule.caught_up(await instance.ledger.status_sequence(name))
-    except (Failure, TimeoutError) as error:
-        # The next run makes it: the ledger knows that one is due.
-        _log.error("CA %s ends without a CRL of its last changes: %s", name, error)
 
 
 async def _delegate(instance: Instance, name: str) -> Delegate:
@@ -408,7 +387,7 @@ def validation_app(instance: Instance, here: Here) -> web.Application:
     )
     # On connections that asked for something else before.
     app.add_routes(ocsp_routes(here.server))
-    app.add_routes(crl_routes(instance.crls, instance.clock))
+    app.add_routes(crl_routes(instance.crls.series, instance.clock))
     app.add_routes(repository_routes(instance.issuers))
     return app
 

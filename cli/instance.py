@@ -22,7 +22,7 @@ from infra.state import ADMIN_SOCKET
 MAX_SOCKET_PATH: Final = 107
 """Octets of ``sun_path`` (unix(7)) without the zero at its end."""
 
-PATIENCE: Final = 10.0
+PATIENCE: Final = 30.0
 """Seconds to wait for another command on the same state to finish, or an instance to come up."""
 
 STATE_LOCKED: Final = "state-locked"

@@ -15,7 +15,7 @@ COMMANDS: Final = {
     "ca": ("cli.ca", "Certificate authorities: list, show, export."),
     "profile": ("cli.profile", "Certificate profiles: list, show, check."),
     "cert": ("cli.cert", "Certificates: issue, show, find, hold, release, revoke, export."),
-    "crl": ("cli.crl", "Revocation lists: issue, show."),
+    "crl": ("cli.crl", "Revocation lists: issue, show, diff, verify, history."),
     "ocsp": ("cli.ocsp", "OCSP: query; followers of the feed; other CAs that are served."),
     "verify": ("cli.verify", "Validate a certificate up to a trust anchor, and say why."),
     "log": ("cli.log", "The tamper-evident log: verify, prove, checkpoint."),

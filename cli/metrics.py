@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from functools import partial
+from collections.abc import Iterable
 from time import perf_counter
 
 from aiohttp import web
@@ -17,8 +16,9 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from crl.issuer import CrlIssuer
-from crl.schedule import Schedule
+from cli.crls import Crls
+from crl.history import Kind
+from infra.errors import Unavailable
 from ocsp.metrics import BUCKETS, OcspMetrics
 from pki.log.log import Log
 
@@ -26,9 +26,8 @@ from pki.log.log import Log
 class Metrics:
     """What is counted, and what is read off the instance when somebody asks."""
 
-    def __init__(
-        self, log: Log, crls: Mapping[str, CrlIssuer], schedules: Mapping[str, Schedule]
-    ) -> None:
+    def __init__(self, log: Log, crls: Crls) -> None:
+        self._crls = crls
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "digitalid_http_requests",
@@ -45,13 +44,6 @@ class Metrics:
         self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         leaves = Gauge("digitalid_log_leaves", "Leaves in the log.", registry=self._registry)
         leaves.set_function(lambda: float(log.size))
-        entries = self._labelled("digitalid_crl_entries", "Entries of the current CRL.")
-        ends = self._labelled("digitalid_crl_next_update_seconds", "nextUpdate of the current CRL.")
-        failures = self._labelled("digitalid_crl_failures", "CRLs that could not be made.")
-        for name, crl in crls.items():
-            entries.labels(name).set_function(partial(_entries, crl))
-            ends.labels(name).set_function(partial(_end, crl))
-            failures.labels(name).set_function(partial(_failures, schedules[name]))
 
     def count(self, app: str, route: str, status: int, seconds: float) -> None:
         """Count one request."""
@@ -89,14 +81,11 @@ class Metrics:
 
     def exposition(self, ocsp: OcspMetrics | None) -> bytes:
         """The Prometheus text format; ``ocsp``: of all processes together, if any answers."""
-        if ocsp is None:
-            return generate_latest(self._registry)
-        with_ocsp = CollectorRegistry()
-        with_ocsp.register(Families(ocsp_families(ocsp)))
-        return generate_latest(self._registry) + generate_latest(with_ocsp)
-
-    def _labelled(self, name: str, text: str) -> Gauge:
-        return Gauge(name, text, ["ca"], registry=self._registry)
+        read_off = CollectorRegistry()
+        read_off.register(Families(crl_families(self._crls)))
+        if ocsp is not None:
+            read_off.register(Families(ocsp_families(ocsp)))
+        return generate_latest(self._registry) + generate_latest(read_off)
 
 
 class Families(Collector):
@@ -152,13 +141,27 @@ def ocsp_families(ocsp: OcspMetrics) -> list[Metric]:
     ]
 
 
-def _entries(crl: CrlIssuer) -> float:
-    return float(crl.current().count)
-
-
-def _end(crl: CrlIssuer) -> float:
-    return crl.current().next_update.timestamp()
-
-
-def _failures(schedule: Schedule) -> float:
-    return float(schedule.failures)
+def crl_families(crls: Crls) -> list[Metric]:
+    labels = ["ca", "kind"]
+    entries = GaugeMetricFamily(
+        "digitalid_crl_entries", "Entries of the current CRL.", labels=labels
+    )
+    size = GaugeMetricFamily("digitalid_crl_bytes", "Octets of the current CRL.", labels=labels)
+    ends = GaugeMetricFamily(
+        "digitalid_crl_next_update_seconds", "nextUpdate of the current CRL.", labels=labels
+    )
+    failures = CounterMetricFamily(
+        "digitalid_crl_failures", "CRLs that could not be made.", labels=["ca"]
+    )
+    for kept in crls:
+        failures.add_metric([kept.series.name], kept.schedule.failures)
+        for kind in Kind:
+            try:
+                crl = kept.series.current(kind)
+            except Unavailable:
+                continue
+            labelled = [kept.series.name, kind.value]
+            entries.add_metric(labelled, crl.count)
+            size.add_metric(labelled, crl.size)
+            ends.add_metric(labelled, crl.next_update.timestamp())
+    return [entries, size, ends, failures]

@@ -53,7 +53,7 @@ _POLICY: Final = (
 
 async def front_page(instance: Instance) -> web.Response:
     """The page, as HTML without scripts."""
-    failing = [name for name, schedule in instance.schedules.items() if schedule.failing]
+    failing = instance.crls.failing
     state = (
         f'<span class="bad">no new CRL for {escape(", ".join(failing))}</span>'
         if failing
@@ -87,7 +87,7 @@ def _authority(instance: Instance, name: str) -> str:
     issuer = instance.issuers[name]
     authority = instance.hierarchy.authorities[name]
     try:
-        crl = instance.crls[name].current()
+        crl = instance.crls.of(name).series.current()
         revocations = f"CRL {crl.number}, {crl.count} entries, until {_day(crl.next_update)}"
     except Unavailable as unavailable:
         revocations = unavailable.detail

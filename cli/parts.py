@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
+from cli.crls import Crls
 from cli.metrics import Metrics
 from cli.validation import Answering
 from conf.schema import Settings
-from crl.issuer import CrlIssuer
-from crl.schedule import Schedule
 from infra.clock import Clock
 from infra.store.sqlite import SqliteStore
 from ocsp.delegate import Delegate
@@ -21,6 +20,7 @@ from pki.issuer import Issuer
 from pki.ledger import Ledger
 from pki.lint import Linter
 from pki.log.log import Log
+from pki.mass_revocation import MassRevocation
 from pki.profile import Profile
 from pki.signer.port import Signer
 
@@ -39,10 +39,9 @@ class Instance:
     hierarchy: Hierarchy
     keys_note: str
     token: str
+    crls: Crls
     log_signer: Signer | None = None
     issuers: dict[str, Issuer] = field(default_factory=dict)
-    crls: dict[str, CrlIssuer] = field(default_factory=dict)
-    schedules: dict[str, Schedule] = field(default_factory=dict)
     delegates: list[Delegate] = field(default_factory=list)
     statuses: FromLedger | None = None
     feed: StatusFeed | None = None
@@ -50,3 +49,8 @@ class Instance:
     ocsp: Answering | None = None
     metrics: Metrics = field(init=False)
     version: str = version("digitalid")
+
+    @property
+    def mass_revocation(self) -> MassRevocation:
+        """Many certificates revoked at once."""
+        return MassRevocation(self.store, self.ledger, self.profiles)

@@ -72,11 +72,24 @@ class Issuance:
 
 @dataclass(frozen=True, slots=True)
 class Crl:
-    """How long a CRL lives, and when the next one is made."""
+    """How long a CRL lives, when the next one is made, and what stays of it.
+
+    ``delta``: whether revocations go into delta CRLs; ``retention``: how long after its end a
+    revoked certificate stays listed; ``keep``, ``keep_for``: how many files of a series stay, and
+    all that are younger; ``partitions``: how many CRLs new certificates are spread over, 0 for one
+    CRL of the whole CA; ``lease``: how long a process that died keeps others from making CRLs.
+    """
 
     lifetime: Annotated[timedelta, Duration("1m", "400d")]
     overlap: Annotated[timedelta, Duration("0s", "399d")]
     debounce: Annotated[timedelta, Duration("0s", "1h")]
+    delta: Annotated[bool, Switch()]
+    delta_lifetime: Annotated[timedelta, Duration("1m", "400d")]
+    retention: Annotated[timedelta, Duration("0s", "5200w")]
+    keep: Annotated[int, Whole(1, 10_000)]
+    keep_for: Annotated[timedelta, Duration("0s", "5200w")]
+    partitions: Annotated[int, Whole(0, 100_000)]
+    lease: Annotated[timedelta, Duration("3s", "1h")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +198,15 @@ def contradiction(settings: Settings) -> tuple[tuple[str, ...], str] | None:
     if crl.overlap >= crl.lifetime:
         keys = ("crl.overlap", "crl.lifetime")
         return keys, "crl.overlap must be shorter than crl.lifetime, or no CRL would stay current"
+    if crl.delta and crl.delta_lifetime > crl.lifetime:
+        keys = ("crl.delta_lifetime", "crl.lifetime")
+        return keys, "crl.delta_lifetime must not be longer than crl.lifetime, that of its base"
+    if crl.partitions and ocsp.crl_reference:
+        keys = ("crl.partitions", "ocsp.crl_reference")
+        return keys, (
+            "ocsp.crl_reference names the CRL of a whole CA, which lists nothing of a partition; "
+            "use it without crl.partitions"
+        )
     if ocsp.lifetime >= ocsp.responder_lifetime:
         keys = ("ocsp.lifetime", "ocsp.responder_lifetime")
         return keys, "ocsp.lifetime must be shorter than ocsp.responder_lifetime, which signs it"

@@ -11,37 +11,33 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 
 from infra.errors import Rejected
 from pki import der
+from pki.crl_entry import (
+    MAX_INTEGER_OCTETS,
+    OID_INVALIDITY_DATE,
+    OID_REASON_CODE,
+    REASONS,
+    Entry,
+    encode_entry,
+    encode_time,
+    extension,
+)
 from pki.status import RevocationReason
 
 OID_CRL_NUMBER: Final = "2.5.29.20"
-OID_REASON_CODE: Final = "2.5.29.21"
-OID_INVALIDITY_DATE: Final = "2.5.29.24"
 OID_DELTA_CRL_INDICATOR: Final = "2.5.29.27"
 OID_AUTHORITY_KEY_IDENTIFIER: Final = "2.5.29.35"
 
+__all__ = ["Entry", "encode_entry", "extension"]
+
 MAX_CRL_SIZE: Final = 64 * 1024 * 1024
-MAX_INTEGER_OCTETS: Final = 20  # serials and CRL numbers (RFC 5280 §4.1.2.2, §5.2.3)
 _MAX_EXTENSIONS: Final = 32
 
 _SERIAL: Final = "a serial is not positive, takes more than 20 octets or more than it needs"
 _VERSION_2: Final = der.integer(1)
-_REASONS: Final = {int(reason): reason for reason in RevocationReason}
-
-
-class Entry(NamedTuple):
-    """One revoked certificate (RFC 5280 §5.1.2.6, §5.3); times are in UTC, to the second.
-
-    A tuple, because there can be millions: they are made and compared three times as fast.
-    """
-
-    serial: int
-    at: datetime
-    reason: RevocationReason = RevocationReason.unspecified
-    invalidity_date: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +90,6 @@ class Crl:
     count: int
 
 
-def extension(oid: str, value: bytes, *, critical: bool = False) -> bytes:
-    """Extension with ``value`` as the content of its OCTET STRING (RFC 5280 §4.1)."""
-    flag = der.TRUE if critical else b""
-    return der.sequence(der.object_identifier(oid), flag, der.octet_string(value))
-
-
 def authority_key_identifier(key_identifier: bytes) -> bytes:
     """The authority key identifier by its key identifier, which every CRL has (§5.2.1)."""
     return extension(OID_AUTHORITY_KEY_IDENTIFIER, der.sequence(der.implicit(0, key_identifier)))
@@ -111,25 +101,6 @@ def crl_number(number: int) -> bytes:
     if number < 0 or len(encoded) - 2 > MAX_INTEGER_OCTETS:
         raise Rejected("bad-crl-number", "a CRL number is not negative and takes 20 octets at most")
     return extension(OID_CRL_NUMBER, encoded)
-
-
-def encode_entry(entry: Entry) -> bytes:
-    """One element of revokedCertificates.
-
-    ``unspecified`` is left out, as it should be (§5.3.1). Errors: ``bad-serial``.
-    """
-    serial = entry.serial
-    size = serial.bit_length() // 8 + 1
-    if serial <= 0 or size > MAX_INTEGER_OCTETS:
-        raise Rejected("bad-serial", "a serial is positive and takes 20 octets at most")
-    reason = entry.reason
-    if entry.invalidity_date is None:
-        details = _REASON_ALONE[reason]
-    else:
-        details = _entry_extensions(reason, entry.invalidity_date)
-    body = b"\x02%c%b%b%b" % (size, serial.to_bytes(size, "big"), _time(entry.at), details)
-    # Two octets of header hold 127 octets; an entry of ours has 83 at most.
-    return b"\x30%c%b" % (len(body), body)
 
 
 def build_tbs(
@@ -171,12 +142,14 @@ def frame(
 
     With this, entries can be written out one after the other once their size is known.
     """
-    before = b"".join((_VERSION_2, algorithm, issuer, _time(this_update), _time(next_update)))
+    before = b"".join(
+        (_VERSION_2, algorithm, issuer, encode_time(this_update), encode_time(next_update))
+    )
     # revokedCertificates MUST be absent when there are none (§5.1.2.6).
-    opening = _header(der.SEQUENCE, entries_size) if entries_size else b""
+    opening = header(der.SEQUENCE, entries_size) if entries_size else b""
     after = der.explicit(0, der.sequence(*extensions))
     size = len(before) + len(opening) + entries_size + len(after)
-    return b"".join((_header(der.SEQUENCE, size), before, opening)), after
+    return b"".join((header(der.SEQUENCE, size), before, opening)), after
 
 
 def assemble(tbs: bytes, algorithm: bytes, signature: bytes) -> bytes:
@@ -205,6 +178,11 @@ def parse_crl(data: bytes, *, limit: int = MAX_CRL_SIZE) -> Crl:
             raise _bad("removeFromCRL stands outside a delta CRL")
         count += 1
     return Crl(data, tbs, algorithm, signature, count)
+
+
+def parse_entry(octets: bytes) -> Entry:
+    """Read one element of revokedCertificates. Errors: ``bad-crl``, ``bad-der``."""
+    return _entry(der.one(octets, der.SEQUENCE))
 
 
 def parse_tbs(data: bytes) -> TbsCertList:
@@ -337,7 +315,7 @@ def _details(data: bytes) -> tuple[RevocationReason, datetime | None]:
     for found in _read_extensions(der.one(data, der.SEQUENCE)).values():
         inside = der.Reader(found.value)
         if found.oid == OID_REASON_CODE and not found.critical:
-            known = _REASONS.get(inside.integer(der.ENUMERATED))
+            known = REASONS.get(inside.integer(der.ENUMERATED))
             if known is None:
                 raise _bad("a reason code does not exist")
             reason = known
@@ -354,33 +332,6 @@ def _details(data: bytes) -> tuple[RevocationReason, datetime | None]:
     return reason, invalidity_date
 
 
-@lru_cache(maxsize=4096)
-def _entry_extensions(reason: RevocationReason, invalidity_date: datetime | None) -> bytes:
-    parts = []
-    if reason is not RevocationReason.unspecified:
-        parts.append(extension(OID_REASON_CODE, der.enumerated(reason)))
-    if invalidity_date is not None:
-        # Always GeneralizedTime, whatever the year (§5.3.2).
-        parts.append(extension(OID_INVALIDITY_DATE, der.generalized_time(invalidity_date)))
-    return der.sequence(*parts)
-
-
-_REASON_ALONE: Final = tuple(
-    _entry_extensions(_REASONS[number], None) if _REASONS.get(number) else b""
-    for number in range(max(_REASONS) + 1)
-)
-
-
-def _time(at: datetime) -> bytes:
-    if at.tzinfo is not UTC:
-        at = at.astimezone(UTC)
-    if not 1950 <= at.year < 2050:
-        return der.time(at)
-    return b"\x17\x0d%02d%02d%02d%02d%02d%02dZ" % (
-        at.year % 100, at.month, at.day, at.hour, at.minute, at.second,
-    )  # fmt: skip
-
-
 def _read_time(reader: der.Reader) -> datetime:
     tag = reader.peek()
     at = reader.time()
@@ -389,7 +340,8 @@ def _read_time(reader: der.Reader) -> datetime:
     return at
 
 
-def _header(tag: int, size: int) -> bytes:
+def header(tag: int, size: int) -> bytes:
+    """Identifier and length octets of a value whose content takes ``size`` octets."""
     if size < 0x80:
         return bytes((tag, size))
     octets = (size.bit_length() + 7) // 8

@@ -8,10 +8,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final, Protocol
 
-from crl.issuer import IssuedCrl
 from infra.clock import Clock
 from infra.errors import Failure, Unavailable
 
@@ -21,15 +20,28 @@ LONGEST_SLEEP: Final = timedelta(minutes=1)
 """The clock is looked at again at least this often: it may be set, and machines are suspended."""
 
 
+class Current(Protocol):
+    """What a schedule needs to know of a CRL: it shows every change up to ``sequence``."""
+
+    @property
+    def sequence(self) -> int: ...
+
+    @property
+    def this_update(self) -> datetime: ...
+
+    @property
+    def next_update(self) -> datetime: ...
+
+
 class Generator(Protocol):
-    """What makes the CRLs of one CA."""
+    """What makes the CRLs of one CA, or of one scope."""
 
     @property
     def name(self) -> str: ...
 
-    def current(self) -> IssuedCrl: ...
+    def current(self) -> Current: ...
 
-    async def issue(self) -> IssuedCrl: ...
+    async def issue(self) -> Current: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +131,7 @@ class Schedule:
             if not waiter.done.done():
                 waiter.done.set_exception(_stopped(self._generator.name))
 
-    def _current(self) -> IssuedCrl | None:
+    def _current(self) -> Current | None:
         try:
             return self._generator.current()
         except Unavailable:

@@ -113,7 +113,7 @@ class Api:
     async def issued(self, asked: bytes, who: str) -> bytes:
         """The same without aiohttp: JSON for JSON. Errors: ``bad-body``, ``bad-request-id``,
         ``profile-reserved``, and all that issuance refuses."""
-        body = _decode(asked, IssueBody)
+        body = decode(asked, IssueBody)
         if body.request_id is not None and not _REQUEST_ID.fullmatch(body.request_id):
             raise Rejected(
                 "bad-request-id",
@@ -153,8 +153,8 @@ class Api:
         the ledger is walked in order of its changes, ``after`` being where the last page ended.
         """
         query = request.query
-        limit = _whole(query.get("limit", "100"), 1, MAX_PAGE)
-        after = _whole(query.get("after", "0"), 0, 2**62)
+        limit = whole(query.get("limit", "100"), 1, MAX_PAGE)
+        after = whole(query.get("after", "0"), 0, 2**62)
         ca = query.get("ca", DEFAULT_CA)
         following: int | None = None
         if "serial" in query:
@@ -188,7 +188,7 @@ class Api:
                     record.ca,
                     record.serial,
                     reason=parse_reason(body.reason),
-                    invalidity_date=_parse_moment(body.invalidity_date),
+                    invalidity_date=parse_moment(body.invalidity_date),
                     by=who,
                 )
             case "hold":
@@ -267,6 +267,8 @@ class Api:
             "request_id": record.request_id,
             "sequence": record.sequence,
         }
+        if record.partition is not None:
+            view["partition"] = record.partition
         if record.state is State.issued:
             view |= {
                 "issuer": self._engine.hierarchy.subject(record.ca),
@@ -321,7 +323,8 @@ def _who(request: web.Request) -> str:
     return str(request["who"])
 
 
-def _whole(text: str, least: int, most: int) -> int:
+def whole(text: str, least: int, most: int) -> int:
+    """A number in a query. Errors: ``bad-number``."""
     if not (text.isascii() and text.isdigit() and len(text) < 20):
         raise Rejected("bad-number", f"{text[:40]!r} is no whole number")
     value = int(text)
@@ -330,7 +333,8 @@ def _whole(text: str, least: int, most: int) -> int:
     return value
 
 
-def _parse_moment(text: str | None) -> datetime | None:
+def parse_moment(text: str | None) -> datetime | None:
+    """A time in a body, as RFC 3339 writes it; in UTC. Errors: ``bad-time``."""
     if text is None:
         return None
     try:
@@ -398,10 +402,11 @@ _Body = TypeVar("_Body", bound=msgspec.Struct)
 
 
 async def _decoded(request: web.Request, kind: type[_Body]) -> _Body:
-    return _decode(await read_body(request, MAX_BODY), kind)
+    return decode(await read_body(request, MAX_BODY), kind)
 
 
-def _decode(octets: bytes, kind: type[_Body]) -> _Body:
+def decode(octets: bytes, kind: type[_Body]) -> _Body:
+    """A body of JSON. Errors: ``bad-body``."""
     try:
         return msgspec.json.decode(octets, type=kind)
     except msgspec.MsgspecError as error:

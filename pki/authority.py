@@ -22,11 +22,12 @@ from pki.findings import Severity, explain
 from pki.issuer import Issuer
 from pki.ledger import Ledger
 from pki.lint import Linter
+from pki.partition import partition_of, partition_url
 from pki.preparation import Prepare, Task, hash_of
 from pki.profile import Profile
 from pki.record import Intent, Record, State
 from pki.request import parse_request
-from pki.serial import RANDOM_OCTETS, new_serial
+from pki.serial import RANDOM_OCTETS, SerialNumber, new_serial
 from pki.signer.port import Signer
 from pki.throwaway import Throwaway
 
@@ -76,8 +77,10 @@ class Authority:
         *,
         prepare: Prepare,
         checks: Checks = Checks(),
+        partitions: int = 0,
         step: Callable[[str], None] = lambda step: None,
     ) -> None:
+        """``partitions``: how many its new certificates are spread over, 0 for none."""
         self.name = name
         self.issuer = issuer
         self.signer = signer
@@ -86,6 +89,7 @@ class Authority:
         self._linter = linter
         self._prepare = prepare
         self._checks = checks
+        self._partitions = partitions
         self._step = step
         self._requests_in_flight: dict[str, asyncio.Future[None]] = {}
 
@@ -143,9 +147,13 @@ class Authority:
         while True:
             serial = new_serial(now, os.urandom(RANDOM_OCTETS))
             self._step("reserved")
+            partition = self._partition(profile, serial)
+            issuer = self.issuer
+            if issuer is not None and partition is not None:
+                issuer = replace(issuer, crl_url=partition_url(issuer.crl_url, partition))
             task = Task(
                 profile,
-                self.issuer,
+                issuer,
                 self.signer.algorithm,
                 application.request,
                 serial,
@@ -159,7 +167,7 @@ class Authority:
                 prepared.tbs_certificate,
                 profile,
                 request,
-                self.issuer,
+                issuer,
                 signature_algorithm=self.signer.algorithm,
                 serial=serial,
                 now=now,
@@ -187,12 +195,19 @@ class Authority:
                 request_hash=b""
                 if application.request_id is None
                 else hash_of(profile, request, application.order),
+                partition=partition,
             )
             record = await self._intend(intent)
             if record is None:
                 continue  # this serial number is taken: draw another
             self._step("intended")
             return await self._sign(record)
+
+    def _partition(self, profile: Profile, serial: SerialNumber) -> str | None:
+        """Whose CRL is to list a new certificate. Those of CAs are few, and stay together."""
+        if not self._partitions or profile.ca or not profile.crl_distribution_points:
+            return None
+        return partition_of(self.name, serial, self._partitions)
 
     async def _intend(self, intent: Intent) -> Record | None:
         """Write the intent down; nothing when its serial number is taken."""

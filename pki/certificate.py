@@ -71,7 +71,7 @@ class _Template:
     values: Mapping[str, bytes]
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=8192)
 def _template(
     profile: Profile, issuer: Issuer | None, algorithm: SignatureAlgorithm, family: Family
 ) -> _Template:

@@ -51,7 +51,8 @@ _UNREADABLE: Final = (
 )
 
 
-@lru_cache(maxsize=256)
+# With partitions there are as many issuers as CRL URLs.
+@lru_cache(maxsize=8192)
 def _expected(profile: Profile, issuer: Issuer | None, family: Family) -> dict[bytes, str]:
     """The fixed extensions, whole, with their OIDs."""
     return {whole: oid for oid, whole in reference_extensions(profile, issuer, family).items()}
@@ -220,7 +221,7 @@ def _extensions(
     yield from _alternative_names(fields, profile, request, order, names)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=8192)
 def _common(
     extensions: bytes,
     identified: bool,

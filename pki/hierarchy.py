@@ -105,8 +105,10 @@ class Hierarchy:
         urls: Callable[[str], Urls],
         prepare: Prepare,
         checks: Checks,
+        partitions: int = 0,
         step: Callable[[str], None] = lambda step: None,
     ) -> None:
+        """``partitions``: how many each CA but a root spreads the certificates of others over."""
         self._store = store
         self._keys = keys
         self._ledger = ledger
@@ -116,6 +118,7 @@ class Hierarchy:
         self._urls = urls
         self._prepare = prepare
         self._checks = checks
+        self._partitions = partitions
         self._step = step
         self.authorities: dict[str, Authority] = {}
 
@@ -171,7 +174,7 @@ class Hierarchy:
             )
         )
         await self._store.insert(AUTHORITIES, plan.name, body)
-        authority.issuer = self._issuer(plan.name, body)
+        authority = self._authority(plan.name, self._issuer(plan.name, body), signer)
         self.authorities[plan.name] = authority
         return authority
 
@@ -275,6 +278,7 @@ class Hierarchy:
             self._linter,
             prepare=self._prepare,
             checks=self._checks,
+            partitions=self._partitions if issuer is not None and issuer.chain else 0,
             step=self._step,
         )
 

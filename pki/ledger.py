@@ -20,7 +20,7 @@ Invariants:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Final, cast
@@ -38,9 +38,11 @@ from pki.record import (
     Record,
     State,
     act_of,
+    crl_fields,
     document_id,
     integer_of,
     micros,
+    part_name,
     revocation_body,
     status_of,
     time_of,
@@ -60,6 +62,10 @@ CLOCK_TOLERANCE: Final = timedelta(seconds=2)
 
 LOG_CURSOR: Final = "log"
 
+DOCUMENTS_CURSOR: Final = "ledger-documents"
+DOCUMENTS: Final = 1
+"""How documents are written: 1 has the fields of ``crl_fields`` once a status has changed."""
+
 KEY_HISTORY: Final = 64
 """Certificates of one key that are looked at before it gets another."""
 
@@ -75,7 +81,7 @@ class Ledger:
         self._sequence = 0
         self._unlogged: set[int] = set()
         self._latest = datetime.min.replace(tzinfo=UTC)
-        self._listeners: list[Callable[[str, int], None]] = []
+        self._listeners: list[Callable[[Record], None]] = []
         self._followers: list[Callable[[Record], None]] = []
 
     @classmethod
@@ -97,6 +103,7 @@ class Ledger:
         if newest:
             ledger._sequence = integer_of(newest[0].body["sequence"])
             ledger._latest = time_of(newest[0].body["changed_at"])
+        await ledger._bring_up_to_date()
         await ledger.catch_up()
         for stored in await ledger._all_unfinished():
             if "pending" in stored.body:
@@ -120,8 +127,8 @@ class Ledger:
             retry_after=min((self._latest - now).total_seconds(), 3600.0),
         )
 
-    def subscribe(self, listener: Callable[[str, int], None]) -> None:
-        """Call ``listener(ca, sequence)`` after each change of status; it must not block."""
+    def subscribe(self, listener: Callable[[Record], None]) -> None:
+        """Call ``listener`` after each change of status; it must not block."""
         self._listeners.append(listener)
 
     def follow(self, listener: Callable[[Record], None]) -> None:
@@ -140,9 +147,11 @@ class Ledger:
         newest = await self._store.find(CERTIFICATES, "sequence", reverse=True, limit=1)
         return integer_of(newest[0].body["sequence"]) if newest else 0
 
-    async def status_sequence(self, ca: str) -> int:
-        """The sequence number of the newest change of status under this CA, 0 if none."""
-        newest = await self._store.find(CERTIFICATES, "status", (ca,), reverse=True, limit=1)
+    async def status_sequence(self, ca: str, partition: str | None = None) -> int:
+        """The sequence number of the newest change of status of certificates that this CA issued
+        into this partition, or into none; 0 if there was no change."""
+        part = (part_name(ca, partition),)
+        newest = await self._store.find(CERTIFICATES, "crl_change", part, reverse=True, limit=1)
         return integer_of(newest[0].body["sequence"]) if newest else 0
 
     # Issuance
@@ -171,6 +180,8 @@ class Ledger:
         }
         if intent.request_id is not None:
             body["request"] = f"{intent.ca}/{intent.request_id}"
+        if intent.partition is not None:
+            body["partition"] = intent.partition
         return Record(
             await self._store.insert(CERTIFICATES, document_id(intent.ca, intent.serial), body)
         )
@@ -306,16 +317,6 @@ class Ledger:
             return Unknown()
         return status_of(stored.body)
 
-    async def revoked(self, ca: str) -> AsyncIterator[tuple[int, Revoked]]:
-        """Serial numbers of this CA that are revoked or on hold, in order of their change."""
-        after = 0
-        while page := await self._store.find(CERTIFICATES, "status", (ca,), low=after + 1):
-            for stored in page:
-                status = status_of(stored.body)
-                if isinstance(status, Revoked):
-                    yield int(str(stored.body["serial"]), 16), status
-                after = integer_of(stored.body["sequence"])
-
     # Status
 
     async def revoke(
@@ -406,13 +407,13 @@ class Ledger:
         body |= {
             "sequence": sequence,
             "changed_at": micros(now),
-            "changed_by": stored.body["ca"],
         }
         revocation = cast("Document | None", pending["revocation"])
         if revocation is not None:
             body["revocation"] = revocation | {"sequence": sequence}
             if revocation["reason"] in COMPROMISE:
                 body["compromised_key"] = body["key_hash"]
+        body |= crl_fields(body, status_of(body), now)
         try:
             after = await self._store.replace(CERTIFICATES, stored, body)
             self._tell(Record(after))
@@ -420,8 +421,23 @@ class Ledger:
             self._unlogged.remove(sequence)
         self._step("changed")
         for listener in self._listeners:
-            listener(str(stored.body["ca"]), sequence)
+            listener(Record(after))
         return after
+
+    async def _bring_up_to_date(self) -> None:
+        """Give documents of an earlier version what CRLs are made from, once."""
+        if await self._store.cursor(DOCUMENTS_CURSOR) >= DOCUMENTS:
+            return
+        after = 0
+        while page := await self.changed(after):
+            for record in page:
+                body = record.stored.body
+                if "changed_by" in body:
+                    now = {key: value for key, value in body.items() if key != "changed_by"}
+                    now |= crl_fields(body, record.status, record.changed_at)
+                    await self._store.replace(CERTIFICATES, record.stored, now)
+            after = page[-1].sequence
+        await self._store.acknowledge(DOCUMENTS_CURSOR, DOCUMENTS)
 
     def _tell(self, record: Record) -> None:
         for follower in self._followers:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import cycle
 from pathlib import Path
@@ -119,6 +119,7 @@ class _Definitions(msgspec.Struct, frozen=True, array_like=True):
 class _Question(msgspec.Struct, frozen=True, array_like=True):
     fingerprint: str
     issuer: bytes
+    crl_url: str
     algorithm: str
     request: bytes
     serial: bytes
@@ -170,6 +171,7 @@ class Preparation:
         question = _Question(
             task.profile.fingerprint,
             b"" if task.issuer is None else task.issuer.certificate,
+            "" if task.issuer is None else task.issuer.crl_url,
             task.algorithm.name,
             task.request,
             task.serial.to_bytes(20, "big"),
@@ -222,9 +224,12 @@ class _Desk:
         if profile is None or question.issuer not in self._issuers:
             return _encode(_Undefined())
         try:
+            issuer = self._issuers[question.issuer]
+            if issuer is not None and issuer.crl_url != question.crl_url:
+                issuer = replace(issuer, crl_url=question.crl_url)  # that of another partition
             task = Task(
                 profile,
-                self._issuers[question.issuer],
+                issuer,
                 SIGNATURE_ALGORITHMS[question.algorithm],
                 question.request,
                 SerialNumber(int.from_bytes(question.serial, "big")),

@@ -10,9 +10,16 @@ from typing import Final, assert_never, cast
 
 from infra.errors import Broken
 from infra.store.port import Collection, Document, Index, Stored
+from pki.crl_entry import Entry, encode_entry
 from pki.log.act import Act
 from pki.serial import SerialNumber, format_serial
 from pki.status import CertStatus, Good, RevocationReason, Revoked, Unknown
+
+# What CRLs are made of, in the three orders that they are read in. A certificate has these fields
+# once its status has changed, and not before: issuance writes none of these indexes.
+_CRL_SERIAL: Final = ("crl_serial", "sequence", "crl_until", "crl_entry")
+_CRL_CHANGE: Final = ("sequence", "crl_serial", "crl_until", "crl_entry")
+_CRL_UNTIL: Final = ("crl_until", "crl_serial", "sequence", "crl_entry")
 
 CERTIFICATES: Final = Collection(
     "certificates",
@@ -22,7 +29,9 @@ CERTIFICATES: Final = Collection(
         Index("compromised", ("compromised_key",)),
         Index("subject", ("subject",), lasting=True),
         Index("sequence", ("sequence",), unique=True),
-        Index("status", ("changed_by", "sequence")),
+        Index("crl_serial", ("crl_part", *_CRL_SERIAL), lasting=True),
+        Index("crl_change", ("crl_part", *_CRL_CHANGE), lasting=True),
+        Index("crl_until", ("crl_part", *_CRL_UNTIL), lasting=True),
         Index("unfinished", ("unfinished_since",)),
     ),
 )
@@ -44,7 +53,8 @@ class Intent:
     for the first certificate of this key, then one more each; ``request_hash``:
     SHA-256 of what was asked for, so that a request id cannot be used for something else (empty
     without one);
-    ``by``: who asked, for the log.
+    ``by``: who asked, for the log; ``partition``: whose CRL will list it, None for that of the
+    whole CA.
     """
 
     ca: str
@@ -59,6 +69,7 @@ class Intent:
     by: str
     request_id: str | None
     request_hash: bytes
+    partition: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +159,12 @@ class Record:
         return integer_of(self.stored.body.get("sequence", 0))
 
     @property
+    def partition(self) -> str | None:
+        """The partition that it was issued into, None for none."""
+        partition = self.stored.body.get("partition")
+        return None if partition is None else _text(partition)
+
+    @property
     def void_because(self) -> str:
         """Why it is void, empty if it is not."""
         return _text(self.stored.body.get("void", ""))
@@ -215,6 +232,33 @@ def revocation_body(status: CertStatus) -> Document | None:
             raise Broken("status-unknown", "an unknown certificate has no status to keep")
         case _:
             assert_never(status)
+
+
+def crl_fields(body: Document, status: CertStatus, at: datetime) -> Document:
+    """The certificate as CRLs list it from now on, in the fields that they are made from.
+
+    ``body``: of its document; ``at``: when its status changed.
+    """
+    serial = int(_text(body["serial"]), 16)
+    match status:
+        case Revoked(since, reason, invalidity_date):
+            suspect = invalidity_date and invalidity_date.replace(microsecond=0)
+            entry = Entry(serial, since.replace(microsecond=0), reason, suspect)
+        case _:
+            entry = Entry(serial, at.replace(microsecond=0), RevocationReason.removeFromCRL)
+    partition = body.get("partition")
+    return {
+        "crl_part": part_name(_text(body["ca"]), None if partition is None else _text(partition)),
+        "crl_serial": serial.to_bytes(serial.bit_length() // 8 + 1, "big"),
+        "crl_until": integer_of(body["not_after"]) // 1_000_000,
+        "crl_entry": encode_entry(entry),
+    }
+
+
+def part_name(ca: str, partition: str | None) -> str:
+    """The ledger's name for the certificates that one series of CRLs covers: those of a CA that
+    were issued into a partition, or those that were issued into none."""
+    return ca if partition is None else f"{ca}/{partition}"
 
 
 def status_of(body: Document) -> CertStatus:

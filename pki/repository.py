@@ -28,11 +28,11 @@ def repository_routes(issuers: Mapping[str, Issuer]) -> list[web.RouteDef]:
     ``issuers``: by short name, looked up at each request. Errors: ``no-such-ca``.
     """
 
-    async def certificate(request: web.Request) -> web.Response:
+    async def certificate(request: web.Request) -> web.StreamResponse:
         issuer = _issuer(issuers, request)
         return _answer(request, issuer, issuer.certificate, CERTIFICATE_MEDIA_TYPE)
 
-    async def chain(request: web.Request) -> web.Response:
+    async def chain(request: web.Request) -> web.StreamResponse:
         issuer = _issuer(issuers, request)
         bundle = encode_pkcs7((issuer.certificate, *issuer.chain))
         return _answer(request, issuer, bundle, CHAIN_MEDIA_TYPE)
@@ -51,7 +51,9 @@ def _issuer(issuers: Mapping[str, Issuer], request: web.Request) -> Issuer:
     return found
 
 
-def _answer(request: web.Request, issuer: Issuer, body: bytes, media_type: str) -> web.Response:
+def _answer(
+    request: web.Request, issuer: Issuer, body: bytes, media_type: str
+) -> web.StreamResponse:
     document = Served(
         body=body,
         media_type=media_type,

@@ -11,15 +11,18 @@ from typing import Final
 
 from aiohttp import web
 
+from infra.http.long_file import FilePart, LongFile
+
 _RANGE: Final = re.compile(r"bytes=(\d{0,15})-(\d{0,15})")
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A document. ``etag``: a strong one, without its quotes; ``cache_control``: the header's
-    value; ``expires``: when it should be fetched again at the latest, if that is known."""
+    """A document. ``body``: a long one stays in its file; ``etag``: a strong one, without its
+    quotes; ``cache_control``: the header's value; ``expires``: when it should be fetched
+    again at the latest, if that is known."""
 
-    body: bytes
+    body: bytes | LongFile
     media_type: str
     etag: str
     last_modified: datetime
@@ -27,8 +30,11 @@ class Served:
     expires: datetime | None = None
 
 
-def answer(request: web.Request, document: Served) -> web.Response:
-    """The answer to GET or HEAD: 200, 206, 304, 412 or 416, as the request's conditions say."""
+def answer(request: web.Request, document: Served) -> web.StreamResponse:
+    """The answer to GET or HEAD: 200, 206, 304, 412 or 416, as the request's conditions say.
+
+    Errors: what opening a long file raises.
+    """
     etag = f'"{document.etag}"'
     headers = {
         "ETag": etag,
@@ -64,32 +70,39 @@ def _changed(request: web.Request, document: Served) -> bool:
     return since is None or _second(document.last_modified) > since
 
 
-def _ranged(request: web.Request, document: Served, headers: Mapping[str, str]) -> web.Response:
-    size = len(document.body)
-    found = _RANGE.fullmatch(request.headers.get("Range", ""))
+def _ranged(
+    request: web.Request, document: Served, headers: Mapping[str, str]
+) -> web.StreamResponse:
+    size = document.body.size if isinstance(document.body, LongFile) else len(document.body)
     # A server may ignore Range: several ranges and other units are (§14.2); it counts for GET.
+    found = _RANGE.fullmatch(request.headers.get("Range", ""))
     if found is None or found.group() == "bytes=-" or request.method != "GET":
-        return web.Response(body=document.body, headers=headers)
+        return _part(document, 0, size, headers)
     condition = request.headers.get("If-Range")
     if condition is not None and condition not in (
         f'"{document.etag}"',
         _http_date(document.last_modified),
     ):
-        return web.Response(body=document.body, headers=headers)
+        return _part(document, 0, size, headers)
     first, last = found.groups()
     if not first:
         start, stop = max(0, size - int(last)), size
     else:
         start, stop = int(first), min(int(last) + 1 if last else size, size)
         if last and int(last) < int(first):
-            return web.Response(body=document.body, headers=headers)
+            return _part(document, 0, size, headers)
     if start >= stop:
         return web.Response(status=416, headers={**headers, "Content-Range": f"bytes */{size}"})
-    return web.Response(
-        status=206,
-        body=document.body[start:stop],
-        headers={**headers, "Content-Range": f"bytes {start}-{stop - 1}/{size}"},
-    )
+    ranged = {**headers, "Content-Range": f"bytes {start}-{stop - 1}/{size}"}
+    return _part(document, start, stop, ranged, status=206)
+
+
+def _part(
+    document: Served, start: int, stop: int, headers: Mapping[str, str], *, status: int = 200
+) -> web.StreamResponse:
+    if isinstance(document.body, LongFile):
+        return FilePart(document.body.open(), start, stop - start, status=status, headers=headers)
+    return web.Response(status=status, body=document.body[start:stop], headers=headers)
 
 
 def _second(at: datetime) -> datetime:

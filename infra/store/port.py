@@ -173,6 +173,23 @@ class Store(Protocol):
         share all values come in any order, and a large answer is read in pages, between which
         others may change what is still to come."""
 
+    def keys(
+        self,
+        collection: Collection,
+        index: str,
+        fields: Sequence[str],
+        equal: Sequence[Key] = (),
+        *,
+        low: Key | None = None,
+        high: Key | None = None,
+        page: int = 1000,
+    ) -> AsyncIterator[list[tuple[Key, ...]]]:
+        """What the index itself holds of the documents that ``find`` would give, in index order
+        and in memory a page at a time; no document is read, which is several times as fast.
+
+        ``fields``: those of the index after ``equal``, in the order in which a row is to have
+        them. Documents that share all of them may come once."""
+
     def scan(self, collection: Collection, *, page: int = 1000) -> AsyncIterator[Stored]:
         """Every document in order of id, in memory a page at a time."""
 

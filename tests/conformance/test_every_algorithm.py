@@ -61,8 +61,10 @@ async def test_a_ca_of_this_key(tmp_path: Path, key_type: KeyType, algorithm: st
         await instance.ledger.revoke(
             "other", record.serial, reason=RevocationReason.superseded, by="test"
         )
-        await instance.schedules["other"].caught_up(await instance.ledger.status_sequence("other"))
-        crl = instance.crls["other"].current()
+        await instance.crls.of("other").schedule.caught_up(
+            await instance.ledger.status_sequence("other")
+        )
+        crl = instance.crls.of("other").series.current().read()
         assert instance.statuses is not None
         table = instance.statuses.reader()
         lifetime = settings.ocsp.lifetime
@@ -90,7 +92,7 @@ async def test_a_ca_of_this_key(tmp_path: Path, key_type: KeyType, algorithm: st
     theirs = x509.load_der_x509_certificate(record.certificate)
     ca = x509.load_der_x509_certificate(issuer.certificate)
     theirs.verify_directly_issued_by(ca)
-    loaded = x509.load_der_x509_crl(crl.der)
+    loaded = x509.load_der_x509_crl(crl)
     assert loaded.is_signature_valid(ca.public_key())  # type: ignore[arg-type]
     assert loaded.get_revoked_certificate_by_serial_number(record.serial) is not None
     said = x509_ocsp.load_der_ocsp_response(answer.body)

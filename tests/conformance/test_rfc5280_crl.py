@@ -19,14 +19,17 @@ from pkilint.pkix import crl as lint_crl
 from pkilint.pkix import extension, name
 from pkilint.validation import ValidationFindingSeverity
 
+from crl.history import Publication
 from crl.http import STATUSES, crl_routes
-from crl.issuer import CrlIssuer, IssuedCrl
+from crl.series import Series
+from crl.terms import Terms
 from infra.clock import FixedClock
 from infra.http.app import make_app, serve_app
 from pki.algorithms import KeyType
 from pki.repository import repository_routes
 from pki.status import RevocationReason
-from tests.contract.crl_fixtures import DAY, World, authority, open_store
+from tests.contract.crl_fixtures import DAY, authority
+from tests.contract.crl_series_fixtures import House, open_house_store
 
 # openssl has no fixed clock for `crl`, so these CRLs are from today.
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -43,12 +46,19 @@ def threads() -> Iterator[ThreadPoolExecutor]:
 @pytest.fixture
 async def world(
     tmp_path: Path, threads: ThreadPoolExecutor, request: pytest.FixtureRequest
-) -> AsyncIterator[World]:
-    store = await open_store(tmp_path)
+) -> AsyncIterator[House]:
+    store = await open_house_store(tmp_path)
     key_type = getattr(request, "param", KeyType.P_256)
-    made = World(authority(threads, key_type, now=NOW), store, FixedClock(NOW))
-    made.statuses.revoke(REVOKED, NOW - DAY, RevocationReason.keyCompromise, NOW - 3 * DAY)
-    made.statuses.hold(ON_HOLD, NOW - DAY)
+    made = House(
+        authority(threads, key_type, now=NOW),
+        store,
+        tmp_path / "crl",
+        FixedClock(NOW),
+        terms=Terms(lifetime=DAY),
+    )
+    reason, since = RevocationReason.keyCompromise, NOW - 3 * DAY
+    made.ledger.revoke(REVOKED, NOW - DAY, reason, invalidity_date=since)
+    made.ledger.hold(ON_HOLD, NOW - DAY)
     yield made
     await store.close()
 
@@ -59,8 +69,8 @@ def openssl(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def write(folder: Path, world: World, made: IssuedCrl) -> None:
-    (folder / "crl.der").write_bytes(made.der)
+def write(folder: Path, world: House, made: Publication) -> None:
+    (folder / "crl.der").write_bytes(made.read())
     pem = serialization.Encoding.PEM
     (folder / "ca.pem").write_bytes(world.authority.certificate.public_bytes(pem))
     crl = openssl(folder, "crl", "-inform", "DER", "-in", "crl.der", "-out", "crl.pem")
@@ -72,9 +82,9 @@ def write(folder: Path, world: World, made: IssuedCrl) -> None:
 
 @pytest.mark.parametrize("world", KEY_TYPES, indirect=True, ids=str)
 async def test_6_3_openssl_verifies_the_crl_and_refuses_what_it_lists(
-    world: World, tmp_path: Path
+    world: House, tmp_path: Path
 ) -> None:
-    write(tmp_path, world, await world.issuer().issue())
+    write(tmp_path, world, await world.series().issue_full())
     checked = openssl(
         tmp_path, "crl", "-inform", "DER", "-in", "crl.der", "-CAfile", "ca.pem", "-noout"
     )
@@ -92,8 +102,8 @@ async def test_6_3_openssl_verifies_the_crl_and_refuses_what_it_lists(
         assert "certificate revoked" in verdicts[serial].stderr
 
 
-async def test_5_openssl_shows_every_field(world: World, tmp_path: Path) -> None:
-    made = await world.issuer().issue()
+async def test_5_openssl_shows_every_field(world: House, tmp_path: Path) -> None:
+    made = await world.series().issue_full()
     write(tmp_path, world, made)
     shown = openssl(tmp_path, "crl", "-inform", "DER", "-in", "crl.der", "-text", "-noout")
     text = " ".join(shown.stdout.split())
@@ -107,25 +117,25 @@ async def test_5_openssl_shows_every_field(world: World, tmp_path: Path) -> None
     assert f"Invalidity Date: {NOW - 3 * DAY:%b} {(NOW - 3 * DAY).day}" in text
 
 
-async def test_5_3_1_a_reason_of_unspecified_is_absent(world: World, tmp_path: Path) -> None:
-    world.statuses.known.clear()
-    world.statuses.revoke(REVOKED, NOW - DAY)
-    made = await world.issuer().issue()
-    [entry] = x509.load_der_x509_crl(made.der)
+async def test_5_3_1_a_reason_of_unspecified_is_absent(world: House, tmp_path: Path) -> None:
+    world.ledger.known.clear()
+    world.ledger.revoke(REVOKED, NOW - DAY)
+    made = await world.series().issue_full()
+    [entry] = x509.load_der_x509_crl(made.read())
     assert list(entry.extensions) == []
 
 
-async def test_5_1_2_6_no_list_when_nothing_is_revoked(world: World, tmp_path: Path) -> None:
-    world.statuses.known.clear()
-    write(tmp_path, world, await world.issuer().issue())
+async def test_5_1_2_6_no_list_when_nothing_is_revoked(world: House, tmp_path: Path) -> None:
+    world.ledger.known.clear()
+    write(tmp_path, world, await world.series().issue_full())
     shown = openssl(tmp_path, "crl", "-inform", "DER", "-in", "crl.der", "-text", "-noout")
     assert "No Revoked Certificates" in shown.stdout
 
 
 @pytest.mark.parametrize("world", [*KEY_TYPES, KeyType.ML_DSA_44], indirect=True, ids=str)
-async def test_5_cryptography_reads_the_same(world: World) -> None:
-    made = await world.issuer().issue()
-    read = x509.load_der_x509_crl(made.der)
+async def test_5_cryptography_reads_the_same(world: House) -> None:
+    made = await world.series().issue_full()
+    read = x509.load_der_x509_crl(made.read())
     assert read.is_signature_valid(world.authority.key.public_key())
     assert read.issuer == world.authority.certificate.subject
     assert (read.last_update_utc, read.next_update_utc) == (made.this_update, made.next_update)
@@ -145,9 +155,9 @@ async def test_5_cryptography_reads_the_same(world: World) -> None:
 
 
 @pytest.mark.parametrize("world", KEY_TYPES, indirect=True, ids=str)
-async def test_5_pkilint_finds_no_error(world: World) -> None:
-    made = await world.issuer().issue()
-    assert errors(made.der) == []
+async def test_5_pkilint_finds_no_error(world: House) -> None:
+    made = await world.series().issue_full()
+    assert errors(made.read()) == []
 
 
 def test_pkilint_would_find_one(threads: ThreadPoolExecutor) -> None:
@@ -184,7 +194,7 @@ def errors(der: bytes) -> list[str]:
 class Public:
     """The public repository on loopback."""
 
-    def __init__(self, world: World, issuer: CrlIssuer, above: bytes = b"") -> None:
+    def __init__(self, world: House, issuer: Series, above: bytes = b"") -> None:
         self.above = above
         self.world = world
         self.issuer = issuer
@@ -203,9 +213,9 @@ class Public:
         await self._serving.stop()
 
 
-async def test_4_the_crl_is_served_in_der(world: World) -> None:
-    issuer = world.issuer()
-    made = await issuer.issue()
+async def test_4_the_crl_is_served_in_der(world: House) -> None:
+    issuer = world.series()
+    made = await issuer.issue_full()
     world.clock.at = NOW + timedelta(hours=1)
     async with Public(world, issuer) as client, client.get("/crl/issuing.crl") as response:
         assert response.status == 200
@@ -214,36 +224,36 @@ async def test_4_the_crl_is_served_in_der(world: World) -> None:
         control = "public, no-transform, must-revalidate, max-age=82800"
         assert response.headers["Cache-Control"] == control
         assert "Content-Encoding" not in response.headers
-        assert await response.read() == made.der
+        assert await response.read() == made.read()
 
 
-async def test_a_new_crl_replaces_the_old_one_at_once(world: World) -> None:
-    issuer = world.issuer()
-    first = await issuer.issue()
+async def test_a_new_crl_replaces_the_old_one_at_once(world: House) -> None:
+    issuer = world.series()
+    first = await issuer.issue_full()
     async with Public(world, issuer) as client:
         tag = {"If-None-Match": f'"{first.sha256.hex()}"'}
         async with client.get("/crl/issuing.crl", headers=tag) as response:
             assert response.status == 304
-        world.statuses.revoke(GOOD, NOW)
-        second = await issuer.issue()
+        world.ledger.revoke(GOOD, NOW)
+        second = await issuer.issue_full()
         async with client.get("/crl/issuing.crl", headers=tag) as response:
-            assert await response.read() == second.der
+            assert await response.read() == second.read()
         for url in (f"/crl/issuing/{first.number}.crl", f"/crl/issuing.crl?number={first.number}"):
             async with client.get(url) as response:
-                assert await response.read() == first.der
+                assert await response.read() == first.read()
                 assert "immutable" in response.headers["Cache-Control"]
 
 
-async def test_a_crl_in_pem_is_the_same(world: World, tmp_path: Path) -> None:
-    issuer = world.issuer()
-    made = await issuer.issue()
+async def test_a_crl_in_pem_is_the_same(world: House, tmp_path: Path) -> None:
+    issuer = world.series()
+    made = await issuer.issue_full()
     async with Public(world, issuer) as client:
         for url in ("/crl/issuing.pem", f"/crl/issuing/{made.number}.pem"):
             async with client.get(url) as response:
                 pem = await response.read()
             assert response.headers["ETag"] != f'"{made.sha256.hex()}"'
             read = x509.load_pem_x509_crl(pem)
-            assert read.public_bytes(serialization.Encoding.DER) == made.der
+            assert read.public_bytes(serialization.Encoding.DER) == made.read()
 
 
 @pytest.mark.parametrize(
@@ -261,18 +271,18 @@ async def test_a_crl_in_pem_is_the_same(world: World, tmp_path: Path) -> None:
     ],
 )
 async def test_what_is_not_there_is_a_problem(
-    world: World, path: str, status: int, code: str
+    world: House, path: str, status: int, code: str
 ) -> None:
-    async with Public(world, world.issuer()) as client, client.get(path) as response:
+    async with Public(world, world.series()) as client, client.get(path) as response:
         assert (response.status, (await response.json())["code"]) == (status, code)
 
 
 async def test_4_2_2_1_the_ca_certificate_and_its_chain(
-    world: World, tmp_path: Path, threads: ThreadPoolExecutor
+    world: House, tmp_path: Path, threads: ThreadPoolExecutor
 ) -> None:
     above = authority(threads, KeyType.P_384, now=NOW).certificate
     der = above.public_bytes(serialization.Encoding.DER)
-    async with Public(world, world.issuer(), der) as client:
+    async with Public(world, world.series(), der) as client:
         async with client.get("/aia/issuing.cer") as response:
             assert response.headers["Content-Type"] == "application/pkix-cert"
             assert await response.read() == world.authority.issuer.certificate

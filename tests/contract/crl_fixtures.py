@@ -1,14 +1,13 @@
-"""A CA, a ledger's view of what is revoked, and a recorder, for tests about CRLs."""
+"""A CA and a recorder, for tests about CRLs."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from cryptography import x509
@@ -16,24 +15,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
 from cryptography.x509.oid import NameOID
 
-from crl.issuer import COLLECTIONS, CrlIssuer, RevokedSource, no_checkpoint
-from infra.clock import FixedClock
 from infra.errors import Unavailable
-from infra.store.port import Store
-from infra.store.sqlite import SqliteStore
 from pki.algorithms import KeyType, usual_algorithm
 from pki.issuer import Issuer
 from pki.signer.file import FileSigner
-from pki.signer.port import Signer
-from pki.status import (
-    CertStatus,
-    Good,
-    RevocationReason,
-    Revoked,
-    decide_hold,
-    decide_release,
-    decide_revoke,
-)
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -148,51 +133,6 @@ def authority(
 
 
 @dataclass
-class Statuses:
-    """What is revoked, by the rules of ``pki.status``, in the order of the changes."""
-
-    known: dict[int, CertStatus] = field(default_factory=dict)
-    changes: int = 0
-
-    async def sequence(self) -> int:
-        return self.changes
-
-    async def revoked(self, issuer: str, /) -> AsyncIterator[tuple[int, Revoked]]:
-        for serial, status in list(self.known.items()):
-            if isinstance(status, Revoked):
-                yield serial, status
-
-    def revoke(
-        self,
-        serial: int,
-        at: datetime = NOW,
-        reason: RevocationReason = RevocationReason.unspecified,
-        invalidity_date: datetime | None = None,
-    ) -> None:
-        before = self.known.get(serial, Good())
-        after = decide_revoke(
-            before,
-            at=at,
-            reason=reason,
-            invalidity_date=invalidity_date,
-            sequence=self.changes + 1,
-        )
-        self._put(serial, after)
-
-    def hold(self, serial: int, at: datetime = NOW) -> None:
-        before = self.known.get(serial, Good())
-        self._put(serial, decide_hold(before, at=at, sequence=self.changes + 1))
-
-    def release(self, serial: int) -> None:
-        self._put(serial, decide_release(self.known.get(serial, Good())))
-
-    def _put(self, serial: int, status: CertStatus) -> None:
-        self.known.pop(serial, None)
-        self.known[serial] = status
-        self.changes += 1
-
-
-@dataclass
 class Acts:
     """What was recorded, by id; it can be told to refuse."""
 
@@ -208,40 +148,6 @@ class Acts:
 
     def named(self, what: str) -> list[dict[str, str | int]]:
         return [detail for name, _, detail in self.kept.values() if name == what]
-
-
-@dataclass
-class World:
-    """Everything that a CRL issuer stands on, so that a test can change it or start anew."""
-
-    authority: Authority
-    store: Store
-    clock: FixedClock = field(default_factory=lambda: FixedClock(NOW))
-    statuses: Statuses = field(default_factory=Statuses)
-    acts: Acts = field(default_factory=Acts)
-    lifetime: timedelta = DAY
-
-    def issuer(
-        self,
-        *,
-        signer: Signer | None = None,
-        revoked: RevokedSource | None = None,
-        checkpoint: Callable[[str], None] = no_checkpoint,
-    ) -> CrlIssuer:
-        return CrlIssuer(
-            self.authority.issuer,
-            signer or self.authority.signer,
-            revoked or self.statuses,
-            self.store,
-            self.clock,
-            self.acts,
-            lifetime=self.lifetime,
-            checkpoint=checkpoint,
-        )
-
-
-async def open_store(folder: Path) -> SqliteStore:
-    return await SqliteStore.open(folder / "state.sqlite", COLLECTIONS)
 
 
 async def until(condition: Callable[[], bool]) -> None:

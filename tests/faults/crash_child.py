@@ -1,5 +1,5 @@
 """Runs one act on a state folder and dies by SIGKILL at the step that it is told; for the tests
-beside it. ``python crash_child.py HOME STEP ACT ARGUMENT…``"""
+beside it. ``python crash_child.py HOME STEP ACT ARGUMENT…``; ``STEP:3`` is its third time."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from conf.load import load
 from infra.store.port import Collection, New, Replacement
 from infra.store.sqlite import SqliteStore
 from pki.authority import Application
+from pki.mass_revocation import Order, Query
 from pki.serial import parse_serial
 from pki.status import RevocationReason
 
@@ -32,8 +33,13 @@ async def die_after_the_documents(
 
 
 async def main(home: Path, fatal: str, act: str, *arguments: str) -> None:
+    fatal, _, times = fatal.partition(":")
+    left = int(times or 1)
+
     def step(name: str) -> None:
-        if name == fatal:
+        nonlocal left
+        left -= name == fatal
+        if not left:
             os.kill(os.getpid(), signal.SIGKILL)
 
     if fatal == "kept":
@@ -57,6 +63,11 @@ async def main(home: Path, fatal: str, act: str, *arguments: str) -> None:
                 "issuing", parse_serial(arguments[0]), reason=RevocationReason.superseded, by="test"
             )
             sys.stdout.write("revoked")
+        if act == "revoke-many":
+            order = Order(RevocationReason.superseded, None, arguments[0])
+            query = Query(profile="citizen-authentication")
+            while not (await instance.mass_revocation.advance(query, order)).done:
+                pass
 
 
 if __name__ == "__main__":

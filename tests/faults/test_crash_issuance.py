@@ -105,6 +105,24 @@ def test_a_revocation_that_was_written_down_is_finished(product: Product, step: 
     assert product.json("log", "verify")["ok"] is True
 
 
+@pytest.mark.parametrize("step", ["pending:2", "changed:3"])
+def test_a_mass_revocation_goes_on_where_it_was_killed(tmp_path: Path, step: str) -> None:
+    product = Product(tmp_path / "home", keys="file")
+    product.cli("init")
+    count, profile = 3, "citizen-authentication"
+    for number in range(count):
+        product.issue(f"m{number}", f"/C=AQ/CN=M {number}", profile)
+    died = child(product, step, "revoke-many", "test")
+    assert died.returncode == -signal.SIGKILL, died.stderr.decode()
+    done = product.json("cert", "revoke-many", "--profile", profile, "--reason", "superseded")
+    assert done["already"] == 0  # the same job: what it revoked before it died is its own
+    views = product.json("cert", "find", "--profile", profile)["certificates"]
+    assert [view["status"] for view in views] == ["revoked"] * count
+    assert product.json("crl", "show", "issuing")["crls"][0]["entries"] == count
+    report = product.json("log", "verify")
+    assert report["ok"] is True
+
+
 @pytest.mark.parametrize("step", ["key", "reserved", "intended", "signed", "kept", "logged"])
 def test_the_first_start_can_be_interrupted_anywhere(tmp_path: Path, step: str) -> None:
     product = Product(tmp_path / "home", keys="file")

@@ -1,12 +1,8 @@
-"""Whatever happens to certificates, the CRL says what a model of RFC 5280 §5.3.1 says."""
+"""Whatever entries a CRL is made of, it is read as they were."""
 
 from __future__ import annotations
 
-import asyncio
-import tempfile
-from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import TypeAlias
 
 from cryptography import x509
@@ -22,41 +18,10 @@ from crl.encode import (
     encode_entry,
     parse_crl,
 )
-from infra.errors import Rejected
 from pki.algorithms import SIGNATURE_ALGORITHMS
 from pki.status import REVOCATION_REASONS, RevocationReason
-from tests.contract.crl_fixtures import NOW, World, authority, open_store
 
 Meaning: TypeAlias = dict[int, tuple[datetime, str, datetime | None]]
-Step: TypeAlias = tuple[str, int, RevocationReason, bool]
-
-steps = st.lists(
-    st.tuples(
-        st.sampled_from(["revoke", "hold", "release", "issue", "restart"]),
-        st.integers(1, 5),
-        st.sampled_from(REVOCATION_REASONS),
-        st.booleans(),
-    ),
-    max_size=25,
-)
-
-
-def predict(model: Meaning, step: Step, at: datetime) -> bool:
-    """What a change does to the meaning, and whether it is allowed: its own account of it."""
-    act, serial, reason, dated = step
-    before = model.get(serial)
-    held = before is not None and before[1] == "certificateHold"
-    if act == "revoke" and (before is None or held):
-        since = at - timedelta(days=1) if dated else None
-        model[serial] = (before[0] if before else at, reason.name, since)
-        return True
-    if act == "hold" and before is None:
-        model[serial] = (at, "certificateHold", None)
-        return True
-    if act == "release" and held:
-        del model[serial]
-        return True
-    return False
 
 
 def meaning(der: bytes) -> Meaning:
@@ -72,47 +37,6 @@ def meaning(der: bytes) -> Meaning:
         assert entry.serial_number not in found
         found[entry.serial_number] = (entry.revocation_date_utc, reason, since)
     return found
-
-
-async def play(script: list[Step], folder: Path, threads: ThreadPoolExecutor) -> None:
-    world = World(authority(threads), await open_store(folder))
-    model: Meaning = {}
-    issuer = world.issuer()
-    numbers: list[int] = []
-    for minute, step in enumerate([*script, ("issue", 1, RevocationReason.unspecified, False)]):
-        at = world.clock.at = NOW + timedelta(minutes=minute)
-        act, serial, reason, dated = step
-        if act == "restart":
-            issuer = world.issuer()
-            assert await issuer.recover() == []
-        elif act == "issue":
-            made = await issuer.issue()
-            numbers.append(made.number)
-            assert meaning(made.der) == model
-            assert made.count == len(model)
-        else:
-            allowed = predict(model, step, at)
-            try:
-                if act == "revoke":
-                    since = at - timedelta(days=1) if dated else None
-                    world.statuses.revoke(serial, at, reason, since)
-                elif act == "hold":
-                    world.statuses.hold(serial, at)
-                else:
-                    world.statuses.release(serial)
-            except Rejected:
-                assert not allowed
-            else:
-                assert allowed
-    assert numbers == sorted(set(numbers))
-    await world.store.close()
-
-
-@settings(max_examples=40, deadline=None)
-@given(steps)
-def test_a_crl_means_what_the_model_means(script: list[Step]) -> None:
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as threads:
-        asyncio.run(play(script, Path(folder), threads))
 
 
 moments = st.datetimes(datetime(1950, 1, 1), datetime(2099, 12, 31)).map(

@@ -160,6 +160,20 @@ class Table:
             sql = self._find_sql[shape] = self._build_find(*shape)
         return sql
 
+    def keys_sql(
+        self, name: str, fields: Sequence[str], *, equal: int, low: bool, high: bool, after: bool
+    ) -> str:
+        """The query for one page of ``keys``; binds the equal keys, low, high, then, if ``after``,
+        what the last row of the page before holds of the fields after ``equal``, then the limit."""
+        index = self.indexes.get(name)
+        rest = () if index is None else index.fields[equal:]
+        if index is None or set(rest) != set(fields):
+            raise Broken("bad-query", f"{self.collection.name}: {name} does not hold {fields}")
+        sql = self._build_find(name, equal, low, high, False, after)
+        columns = ", ".join(f"f_{field}" for field in fields)
+        sql = sql.replace("position, id, version, body", columns, 1)
+        return sql.replace(", position) > (?, ", ") > (").replace(", position LIMIT", " LIMIT")
+
     def _build_find(
         self, name: str, equal: int, low: bool, high: bool, reverse: bool, after: bool
     ) -> str:

@@ -172,6 +172,41 @@ class SqliteStore:
             await asyncio.sleep(0)
         return found
 
+    async def keys(
+        self,
+        collection: Collection,
+        index: str,
+        fields: Sequence[str],
+        equal: Sequence[Key] = (),
+        *,
+        low: Key | None = None,
+        high: Key | None = None,
+        page: int = _PAGE,
+    ) -> AsyncIterator[list[tuple[Key, ...]]]:
+        table = self._table(collection)
+        for key in (*equal, low, high):
+            if key is not None:
+                check_key(index, key)
+        after: tuple[Any, ...] = ()
+        while True:
+            bounds = [key for key in (low, high) if key is not None]
+            sql = table.keys_sql(
+                index,
+                fields,
+                equal=len(equal),
+                low=low is not None,
+                high=high is not None,
+                after=bool(after),
+            )
+            rows = self._read(sql, (*equal, *bounds, *after, page))
+            if rows:
+                yield rows
+            if len(rows) < page:
+                return
+            places = [fields.index(field) for field in table.indexes[index].fields[len(equal) :]]
+            after, low = tuple(rows[-1][place] for place in places), None
+            await asyncio.sleep(0)
+
     async def scan(self, collection: Collection, *, page: int = _PAGE) -> AsyncIterator[Stored]:
         table = self._table(collection)
         rows = self._read(table.first_page_sql, (page,))

@@ -1,0 +1,174 @@
+"""Mass revocation over a real ledger: whom it means, what it leaves alone, how it goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.compose import running
+from cli.parts import Instance
+from conf.load import load
+from infra.errors import Rejected, Unavailable
+from pki.algorithms import KeyType, usual_algorithm
+from pki.authority import Application
+from pki.ledger import Ledger
+from pki.mass_revocation import USUAL_RATE, MassRevocation, Order, Query, Step
+from pki.names import parse_rfc4514
+from pki.record import Record
+from pki.request import assemble_request, build_request_info
+from pki.serial import SerialNumber
+from pki.status import RevocationReason, Revoked
+from pki.throwaway import Throwaway
+
+PROFILE = "citizen-authentication"
+ORDER = Order(RevocationReason.keyCompromise, None, "test")
+BATCH = 5
+
+
+@pytest.fixture
+async def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Instance]:
+    monkeypatch.setattr("pki.mass_revocation.BATCH", BATCH)
+    settings = load(tmp_path, {}, {"keys.store": "file", "issuance.lint_share": "0"}).settings
+    async with running(settings, create=True, serving=False) as made:
+        yield made
+
+
+async def issue(instance: Instance, count: int) -> list[Record]:
+    authority = instance.hierarchy.authority("issuing")
+    made = []
+    for number in range(count):
+        key = Throwaway.of(KeyType.P_256, usual_algorithm(KeyType.P_256))
+        info = build_request_info(parse_rfc4514("CN=A,C=AQ").der, key.public_key_info, ())
+        request = assemble_request(info, key.algorithm, key.sign(info))
+        made.append(await authority.issue(Application(PROFILE, request, "test", f"r{number}")))
+    return made
+
+
+async def to_the_end(jobs: MassRevocation, query: Query) -> Step:
+    async with asyncio.timeout(60):
+        while not (step := await jobs.advance(query, ORDER)).done:
+            pass
+    return step
+
+
+async def statuses(instance: Instance, records: list[Record]) -> list[Any]:
+    return [await instance.ledger.status(record.ca, record.serial) for record in records]
+
+
+async def test_all_of_a_profile_and_nobody_else(instance: Instance) -> None:
+    made = await issue(instance, 12)
+    ledger = instance.ledger
+    await ledger.revoke("issuing", made[0].serial, reason=RevocationReason.superseded, by="test")
+    await ledger.hold("issuing", made[1].serial, by="test")
+    before = (await statuses(instance, made))[0]
+    step = await to_the_end(instance.mass_revocation, Query(profile=PROFILE))
+    assert (step.revoked, step.already) == (11, 1)
+    found = await statuses(instance, made)
+    assert found[0] == before
+    assert {status.reason for status in found[1:]} == {RevocationReason.keyCompromise}
+    # Once more: nothing is left to do.
+    again = await to_the_end(instance.mass_revocation, Query(profile=PROFILE))
+    assert (again.revoked, again.already) == (0, 12)
+    acts = [await instance.log.find(f"revoke/{r.stored.id}/2") for r in made[2:]]
+    assert None not in acts
+
+
+async def test_certificates_of_cas_and_responders_are_meant_only_by_name(
+    instance: Instance,
+) -> None:
+    made = await issue(instance, 2)
+    step = await to_the_end(instance.mass_revocation, Query(key_type=KeyType.P_256))
+    assert step.revoked == len(made)
+    assert (await to_the_end(instance.mass_revocation, Query(key_type=KeyType.RSA_3072))).done
+    by_name = await to_the_end(instance.mass_revocation, Query(profile="subordinate-ca"))
+    assert by_name.revoked == 1
+
+
+async def test_by_the_time_of_issuance(instance: Instance) -> None:
+    made = await issue(instance, 4)
+    third = made[2].issued_at
+    later = await instance.mass_revocation.rehearse(Query(issued_after=third), ORDER, 0)
+    while not later.done:
+        more = await instance.mass_revocation.rehearse(
+            Query(issued_after=third), ORDER, later.position
+        )
+        more.revoked += later.revoked
+        later = more
+    assert later.revoked == 2
+    early = Query(profile=PROFILE, issued_before=third)
+    assert (await to_the_end(instance.mass_revocation, early)).revoked == 2
+    assert [isinstance(one, Revoked) for one in await statuses(instance, made)] == [
+        True, True, False, False,
+    ]  # fmt: skip
+    with pytest.raises(Rejected, match="empty-query"):
+        Query(ca="issuing")
+
+
+async def test_what_was_interrupted_goes_on(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await issue(instance, 12)
+    query = Query(profile=PROFILE)
+    while (step := await instance.mass_revocation.advance(query, ORDER)).revoked == 0:
+        assert not step.done
+    # In the middle of the next step the disk is full.
+    left = 2
+    real = Ledger.revoke
+
+    async def failing(self: Ledger, *words: Any, **more: Any) -> Record:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Unavailable("storage-full", "the disk is full")
+        return await real(self, *words, **more)
+
+    monkeypatch.setattr(Ledger, "revoke", failing)
+    with pytest.raises(Unavailable, match="storage-full"):
+        await instance.mass_revocation.advance(query, ORDER)
+    monkeypatch.setattr(Ledger, "revoke", real)
+    last = await to_the_end(instance.mass_revocation, query)
+    assert all(isinstance(one, Revoked) for one in await statuses(instance, made))
+    # It went on behind what it had done, and counts nothing of its own as revoked before.
+    assert last.already == 0
+    assert last.revoked >= 12 - 2
+
+
+async def test_a_list(instance: Instance) -> None:
+    made = await issue(instance, 3)
+    jobs, names = instance.mass_revocation, ["root", "issuing"]
+    wanted = [made[0].serial, made[2].serial, made[0].serial, SerialNumber(0xBAD)]
+    rehearsed = await jobs.revoke(wanted, names, ORDER, rehearse=True)
+    assert (rehearsed.revoked, rehearsed.already, rehearsed.unknown) == (2, 0, ["bad"])
+    assert not any(isinstance(one, Revoked) for one in await statuses(instance, made))
+    done = await jobs.revoke(wanted, names, ORDER, rehearse=False)
+    assert (done.revoked, done.already, done.unknown) == (2, 0, ["bad"])
+    again = await jobs.revoke(wanted, names, ORDER, rehearse=False)
+    assert (again.revoked, again.already) == (0, 2)
+    assert [isinstance(one, Revoked) for one in await statuses(instance, made)] == [
+        True, False, True,
+    ]  # fmt: skip
+
+
+async def test_a_rehearsal_says_how_large_the_crl_gets(instance: Instance) -> None:
+    await issue(instance, 3)
+    jobs, query, position = instance.mass_revocation, Query(profile=PROFILE), 0
+    entries = octets = 0
+    while True:
+        step = await jobs.rehearse(query, ORDER, position)
+        for growth in step.growth.values():
+            entries, octets = entries + growth.entries, octets + growth.octets
+        position = step.position
+        if step.done:
+            break
+    series = instance.crls.of("issuing").series
+    before = series.current()
+    await to_the_end(jobs, query)
+    after = await series.issue_full()
+    assert after.count == before.count + entries == 3
+    # Headers of the lists grow by a few octets, too.
+    assert 0 <= after.size - before.size - octets < 16
+    assert await jobs.rate() == (USUAL_RATE, False)

@@ -23,19 +23,19 @@ from infra.http.limits import Limits
 from infra.http.message import (
     CLOSES,
     HEAD,
+    KEPT,
     STAYS,
     Answer,
     Body,
     Framing,
     Handler,
     Request,
-    framing,
     not_http,
     too_large,
 )
 
 _AHEAD: Final = 16  # requests of one connection that are under way, at most
-_KEPT: Final = 1024  # octets of fields whose meaning is kept
+_NOTHING: Final = Framing(STAYS, 0, False, False, False, False)
 _LINGER: Final = 1.0  # seconds for a client to read why what it sends is not read
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _UPGRADE: Final = re.compile(rb"\r\nupgrade:[^\r\n]*", re.IGNORECASE)
@@ -62,6 +62,7 @@ class Owner(Protocol):
     def ended(self, connection: Connection) -> None: ...
     def gather(self, connection: Connection) -> None: ...
     def hand_over(self, connection: Connection, data: bytes) -> None: ...
+    def meaning(self, block: bytes) -> Framing: ...
     def not_found(self, request: Request) -> bytes: ...
     def problem(self, error: BaseException) -> bytes: ...
 
@@ -97,7 +98,7 @@ class Connection(asyncio.Protocol):
         self._rest = b""  # what came and cannot be dealt with yet
         self._body: Body | None = None
         self._block = b""  # the last request's fields: clients send the same ones again and again
-        self._meaning = Framing(STAYS, 0, False, False, False, False)  # of that block
+        self._meaning = _NOTHING  # of that block
         self._paused = False  # nothing is read
         self._blocked = False  # the client does not take its answers
         self._no_more = False  # no further request is read
@@ -228,8 +229,8 @@ class Connection(asyncio.Protocol):
             method, target, _ = head[:line].split(b" ")
             block = head[line - 8 :]
             if block != self._block:
-                self._meaning = framing(block, owner.limits)
-                self._block = block if len(block) <= _KEPT else b""
+                self._meaning = owner.meaning(block)
+                self._block = block if len(block) <= KEPT else b""
             request = Request(method, target, head, self.transport)
             if not self._meaning.plain:
                 return self._unusual(handler, request, data, end)

@@ -19,6 +19,9 @@ FULL: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n"
     b"Content-Length: 0\r\nConnection: close\r\n\r\n"
 )
+KEPT: Final = 1024
+"""Octets of a request's fields whose meaning is remembered."""
+
 # What an answer says of its connection, behind its status line.
 STAYS: Final = b""
 CLOSES: Final = b"\r\nConnection: close"

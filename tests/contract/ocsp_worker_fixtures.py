@@ -151,7 +151,7 @@ def lives(pid: int) -> bool:
     """Whether a process runs; one that ended and that nobody has waited for does not."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    except OSError:  # gone, perhaps while it was read
         return False
     return state != "Z"
 

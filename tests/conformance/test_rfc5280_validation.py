@@ -19,6 +19,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from infra.errors import Rejected
 from pki.purpose import Purpose
+from pki.serial import format_serial
 from pki.validation import Outcome, Revocation, validate
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -261,7 +262,7 @@ async def test_the_explanation_names_the_path_and_its_dates() -> None:
     outcome = await check(ADA)
     ada, issuing, root, *rest = outcome.explanation
     assert ada == (
-        f"certificate CN=Ada, serial {ADA.certificate.serial_number:x}: "
+        f"certificate CN=Ada, serial {format_serial(ADA.certificate.serial_number)}: "
         "2026-01-01T00:00:00Z to 2026-12-31T23:59:59Z"
     )
     assert "CN=Issuing" in issuing
@@ -432,7 +433,7 @@ async def test_a_clean_crl_is_named_in_the_explanation(tmp_path: Path) -> None:
     serial = ADA.certificate.serial_number
     assert (
         "CRL 7 of CN=Issuing: 2026-05-31T12:00:00Z to 2026-06-07T12:00:00Z; "
-        f"does not list {serial:x}"
+        f"does not list {format_serial(serial)}"
     ) in outcome.explanation
     assert not openssl(tmp_path, ADA, crls=CLEAN)
 

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from cli.main import digitalid
+from pki.serial import format_serial
 from tests.contract.test_api_client import Handler, served
 from tests.unit.test_cli_ocsp_client import CA, LEAF, Pair, certify
 
@@ -23,7 +24,7 @@ def pem(pair: Pair) -> str:
 
 def view(pair: Pair, **members: object) -> dict[str, object]:
     return {
-        "serial": f"{pair.certificate.serial_number:x}",
+        "serial": format_serial(pair.certificate.serial_number),
         "ca": "issuing",
         "profile": "p",
         "state": "issued",
@@ -41,7 +42,7 @@ AUTHORITY = {"name": "issuing", "pem": pem(CA), "chain": []}
 
 def api(seen: list[str], known: Pair = LEAF) -> Handler:
     """An instance with one CA and one certificate, that writes down what it is asked."""
-    serial = f"{known.certificate.serial_number:x}"
+    serial = format_serial(known.certificate.serial_number)
 
     async def handler(request: web.Request) -> web.Response:
         seen.append(f"{request.method} {request.path_qs.removeprefix('/api/v1')}")
@@ -76,7 +77,7 @@ async def test_a_file_means_the_certificate_in_it(tmp_path: Path, form: Encoding
     seen: list[str] = []
     result = await run(tmp_path, api(seen), "cert", "revoke", file, "--reason", "KEYCOMPROMISE")
     assert result.exit_code == 0, result.output
-    serial = f"{LEAF.certificate.serial_number:x}"
+    serial = format_serial(LEAF.certificate.serial_number)
     assert seen[-1] == f"POST /certificates/{serial}/revoke?ca=issuing"
 
 
@@ -167,7 +168,9 @@ async def test_a_certificate_that_was_issued_but_not_written_is_named(
     )
     error = json.loads(result.output)["error"]
     assert (result.exit_code, error["code"]) == (3, "cannot-write")
-    assert f"digitalid cert export {LEAF.certificate.serial_number:x}" in error["detail"]
+    assert (
+        f"digitalid cert export {format_serial(LEAF.certificate.serial_number)}" in error["detail"]
+    )
 
 
 @pytest.mark.parametrize(("limit", "more"), [(4, True), (5, True), (7, False), (100, False)])
@@ -202,7 +205,7 @@ async def test_export_p12_takes_its_passwords_by_reference(
     password.write_text("of the new file\n")
     password.chmod(0o600)
     monkeypatch.setenv("KEY_PASSWORD", "of the key")
-    serial = f"{LEAF.certificate.serial_number:x}"
+    serial = format_serial(LEAF.certificate.serial_number)
     base = ("cert", "export", serial, "--format", "p12", "--key", key, "--out", out)
     result = await run(
         tmp_path, api([]), *base,

@@ -269,7 +269,8 @@ async def _follow(instance: Instance, stack: AsyncExitStack) -> None:
     instance.feed_signer = await hierarchy.feed_key()
     instance.feed = StatusFeed(ledger, instance.issuers, instance.feed_signer)
     feed = instance.feed
-    ledger.follow(lambda record: feed.wake())
+    # What is issued is found within a tenth of a second; a change of status goes out at once.
+    ledger.subscribe(lambda record: feed.wake())
 
 
 async def _delegate(instance: Instance, name: str) -> Delegate:

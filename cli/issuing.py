@@ -30,14 +30,14 @@ def issuing_front(instance: Instance, callers: Callers) -> Front:
         try:
             who = callers.owner(request.transport)
             if who is None:
-                shown = request.header(b"authorization") or b""
+                shown = request.head.field(b"authorization") or b""
                 bearer = callers.bearer(shown.decode("latin-1"))
                 if bearer.scope is not None:
                     raise bearer.refusal()
                 who = bearer.who
             if len(request.body) > MAX_BODY:
                 raise Rejected("request-too-large", f"a request here has at most {MAX_BODY} octets")
-            if request.header(b"content-encoding") is not None:
+            if request.head.field(b"content-encoding") is not None:
                 raise Rejected("unsupported-media-type", "a request here is not compressed")
             body = await issued(request.body, who)
             status = 201

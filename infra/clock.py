@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -11,12 +12,18 @@ class Clock(Protocol):
 
     def now(self) -> datetime: ...
 
+    def timestamp(self) -> float:
+        """The same in seconds since 1970."""
+
 
 class SystemClock:
     """The machine's clock."""
 
     def now(self) -> datetime:
         return datetime.now(UTC)
+
+    def timestamp(self) -> float:
+        return time.time()
 
 
 class FixedClock:
@@ -27,3 +34,6 @@ class FixedClock:
 
     def now(self) -> datetime:
         return self.at
+
+    def timestamp(self) -> float:
+        return self.at.timestamp()

@@ -44,6 +44,7 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
+_SUCCESSFUL: Final = ResponseStatus.successful
 _MAX_SERIAL: Final = 1 << 160
 _SECOND: Final = timedelta(seconds=1)
 _LONGEST_RETENTION: Final = timedelta(days=36525)
@@ -140,13 +141,15 @@ class _Turn:
 
 
 class _Duty:
-    """Who answers for a CA from ``start`` to ``end``; ``turns``: the default first."""
+    """Who answers for a CA in the second ``start``; ``turns``: the default first; ``begins``,
+    ``ends``: of that second, since 1970."""
 
-    __slots__ = ("end", "start", "turns")
+    __slots__ = ("begins", "ends", "start", "turns")
 
-    def __init__(self, start: datetime, end: datetime, turns: tuple[_Turn, ...]) -> None:
+    def __init__(self, start: datetime, turns: tuple[_Turn, ...]) -> None:
         self.start = start
-        self.end = end
+        self.begins = start.timestamp()
+        self.ends = self.begins + 1.0
         self.turns = turns
 
     def preferred(self, wanted: Iterable[PreferredAlgorithm]) -> _Turn:
@@ -161,8 +164,7 @@ class _Duty:
         return self.turns[0]
 
 
-_LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
-_NOBODY: Final = _Duty(_LONG_AGO, _LONG_AGO, ())
+_NOBODY: Final = _Duty(datetime.fromtimestamp(0, UTC), ())
 
 
 @dataclass(slots=True)
@@ -248,10 +250,9 @@ class Responder:
             return _NOT_OURS
         try:
             # Before the look-up: thisUpdate is when the status was surely right (§4.2.2.1).
-            now = self._clock.now()
             duty = ca.duty
-            if not duty.start <= now < duty.end:
-                duty = self._begin(ca, now)
+            if not duty.begins <= self._clock.timestamp() < duty.ends:
+                duty = self._begin(ca, self._clock.now())
             if not self._ignores_signatures:
                 refusal = self._check_requestor(asked, duty.start)
                 if refusal is not None:
@@ -270,9 +271,7 @@ class Responder:
             response_data, desk.signer.algorithm.identifier, signature, desk.certificates
         )
         kept = asked.nonce is None and asked.signature is None and "unknown" not in statuses
-        return Answer(
-            body, ResponseStatus.successful, "", turn.freshness if kept else None, about, statuses
-        )
+        return Answer(body, _SUCCESSFUL, "", turn.freshness if kept else None, about, statuses)
 
     def _are_all_of(self, ca: _Ca, cert_ids: Iterable[CertId]) -> bool:
         """One answer has one signature, and that is good for the certificates of one CA only
@@ -308,7 +307,7 @@ class Responder:
                 "status-outdated",
                 f"what is known of CA {name} is too old to be told; see to the source of statuses",
             )
-        ca.duty = _Duty(start, start + _SECOND, turns)
+        ca.duty = _Duty(start, turns)
         return ca.duty
 
     def _turns(self, desks: Iterable[Desk], horizon: Horizon, start: datetime) -> Iterator[_Turn]:

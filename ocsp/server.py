@@ -12,6 +12,7 @@ import logging
 from collections.abc import Awaitable, Collection, Sequence
 from contextlib import suppress
 from datetime import datetime
+from functools import lru_cache
 from itertools import islice
 from time import perf_counter
 from typing import Final, Protocol
@@ -22,7 +23,7 @@ from multidict import CIMultiDict
 from infra.clock import Clock
 from infra.eager import begin
 from infra.errors import Rejected, Unavailable
-from infra.http.front import Request
+from infra.http.front import Head, Request
 from infra.http.limits import read_body
 from ocsp.cache import AnswerCache, Kept, http_date
 from ocsp.metrics import OcspMetrics
@@ -41,12 +42,12 @@ _LONGEST_KEPT: Final = 512
 """Octets of a request whose answer is kept: room for one certificate by any hash, and some more."""
 _REFRESHED_AT_ONCE: Final = 16
 _TRY_AGAIN: Final = 5.0  # seconds after an answer could not be refreshed
+_SUCCESSFUL: Final = ResponseStatus.successful
 _REQUEST_TYPE: Final = b"application/ocsp-request"
-_CONDITION: Final = b"if-none-match"
 _HEAD: Final = (
     b"HTTP/1.1 200 OK\r\nServer: DigitalID\r\nX-Content-Type-Options: nosniff\r\n"
     b"Content-Type: application/ocsp-response\r\nCache-Control: no-store\r\n"
-    b"Date: %b\r\nContent-Length: %d\r\n\r\n%b"
+    b"Date: %b\r\nContent-Length: %d\r\n\r\n"
 )
 
 _log = logging.getLogger(__name__)
@@ -97,7 +98,7 @@ class OcspServer:
         self._access = access
         self._counter = statuses.counter
         self._making: dict[bytes, asyncio.Task[Kept | Answer]] = {}
-        self._good_head = b""  # of the last POST; clients send the same again and again
+        self._good_head: Head | None = None  # of the last POST: many are the same
         self._second = 0
         self._cut_off: frozenset[str] = frozenset()
         self._began = clock.now()
@@ -108,17 +109,18 @@ class OcspServer:
         ``request-too-large``; whatever is wrong with the OCSP request itself is an OCSP error
         (RFC 6960 A.2)."""
         started = perf_counter()
-        method, target = request.method, request.target
+        head = request.head
+        method = head.method
         if method == b"GET":
-            kept = self._cache.targets.get(target)
+            kept = self._cache.targets.get(head.target)
         elif method == b"POST":
             kept = self._cache.requests.get(request.body)
-            if request.head != self._good_head:
-                _require_ocsp(request)
-                self._good_head = request.head
+            if head is not self._good_head:
+                _require_ocsp(head)
+                self._good_head = head
         else:
             raise Rejected("method-not-allowed", "OCSP is asked by GET or POST (RFC 6960 A.1)")
-        now = self._now()
+        now = self._clock.timestamp()
         if kept is not None and self._is_current(kept, now):
             return self._again(request, kept, int(now), started)
         if method == b"POST":
@@ -128,14 +130,14 @@ class OcspServer:
                 )
             return self._new(request, request.body, started, now)
         try:
-            asked = request_in_path(target[len(PATH) + 1 :].decode("latin-1"))
+            asked = request_in_path(head.target[len(PATH) + 1 :].decode("latin-1"))
         except Rejected as error:
             malformed = ResponseStatus.malformedRequest
             refused = Answer(error_response(malformed), malformed, error.code, None)
             return self._once(request, refused, started, now)
         kept = self._cache.requests.get(asked)
         if kept is not None and self._is_current(kept, now):
-            self._cache.alias(target, kept)
+            self._cache.alias(head.target, kept)
             return self._again(request, kept, int(now), started)
         return self._new(request, asked, started, now)
 
@@ -147,7 +149,7 @@ class OcspServer:
 
     async def refresh(self) -> None:
         """Make those answers anew whose time for that has come."""
-        due = self._cache.due(self._now())
+        due = self._cache.due(self._clock.timestamp())
         while batch := list(islice(due, _REFRESHED_AT_ONCE)):
             await asyncio.gather(*(self._refresh(kept) for kept in batch))
 
@@ -168,9 +170,6 @@ class OcspServer:
             lags.append((now - self._known.get(issuer, self._began)).total_seconds())
         metrics.lag = max(lags)
         return metrics
-
-    def _now(self) -> float:
-        return self._clock.now().timestamp()
 
     def _is_current(self, kept: Kept, now: float) -> bool:
         if self._statuses.counter != self._counter:
@@ -204,16 +203,21 @@ class OcspServer:
         kept.asked = True
         metrics = self.metrics
         metrics.hits += 1
-        metrics.answer(kept.status)
+        counts, status = metrics.answers, kept.status
+        counts[status] = counts.get(status, 0) + 1
+        head = request.head
         if self._access is not None:
-            self._access(request.method.decode(), kept.status, "", perf_counter() - started)
-        if request.method == b"GET":
-            # If-Modified-Since is passed over: it counts in whole seconds, and a status may change
-            # twice in one (RFC 9110 §8.8.2.2).
-            known = request.header(_CONDITION) if _CONDITION in request.head.lower() else None
-            if known is not None and (kept.tag in known or known == b"*"):
-                metrics.unchanged += 1
-                return kept.unchanged(second)
+            self._access(head.method.decode(), kept.status, "", perf_counter() - started)
+        condition = head.condition
+        # If-Modified-Since is passed over: it counts in whole seconds, and a status may change
+        # twice in one (RFC 9110 §8.8.2.2).
+        if (
+            condition is not None
+            and head.method == b"GET"
+            and (kept.tag in condition or condition == b"*")
+        ):
+            metrics.unchanged += 1
+            return kept.unchanged(second)
         return kept.response(second)
 
     def _new(
@@ -232,7 +236,7 @@ class OcspServer:
             answer = self._begin(asked)
             if isinstance(answer, Answer):
                 request.gathered = True
-                made = self._finish(asked, answer, counter, started)
+                made = self._finish(asked, answer, started)
                 return self._first(request, made, started, now)
             task = asyncio.get_running_loop().create_task(self._make(asked, answer, counter))
             making = self._making[asked] = task
@@ -242,26 +246,24 @@ class OcspServer:
     async def _made(
         self, request: Request, making: asyncio.Task[Kept | Answer], started: float
     ) -> bytes:
-        return self._first(request, await asyncio.shield(making), started, self._now())
+        return self._first(request, await asyncio.shield(making), started, self._clock.timestamp())
 
     async def _make(
         self, asked: bytes, pending: asyncio.Task[Answer], counter: int
     ) -> Kept | Answer:
         started = perf_counter()
         try:
-            answer, counter = await self._true(asked, pending, counter)
-            return self._finish(asked, answer, counter, started)
+            return self._finish(asked, await self._true(asked, pending, counter), started)
         finally:
             # At once, so that nobody joins who may know of a change that it does not tell.
             self._making.pop(asked, None)
 
-    def _finish(self, asked: bytes, answer: Answer, counter: int, started: float) -> Kept | Answer:
-        """Count a new answer, and keep it if others may have it."""
-        if answer.status is ResponseStatus.successful:
+    def _finish(self, asked: bytes, answer: Answer, started: float) -> Kept | Answer:
+        """Count a new answer that is true now, and keep it if others may have it."""
+        if answer.status is _SUCCESSFUL:
             self.metrics.signed += 1
             self.metrics.sign(perf_counter() - started)
-        kept = self._keep(asked, answer, counter)
-        if kept is None:
+        if answer.freshness is None or (kept := self._keep(asked, answer)) is None:
             return answer
         self.metrics.hits -= 1  # it was made for one of those who get it
         return kept
@@ -270,8 +272,8 @@ class OcspServer:
         """The response with an answer that was just made, to one of those who waited for it."""
         if isinstance(made, Answer):
             return self._once(request, made, started, now)
-        if request.method == b"GET":
-            self._cache.alias(request.target, made)
+        if request.head.method == b"GET":
+            self._cache.alias(request.head.target, made)
         return self._again(request, made, int(now), started)
 
     def _begin(self, asked: bytes) -> Answer | asyncio.Task[Answer]:
@@ -282,19 +284,19 @@ class OcspServer:
 
     async def _true(
         self, asked: bytes, pending: Answer | asyncio.Task[Answer], counter: int
-    ) -> tuple[Answer, int]:
-        """An answer that was still true when its signature was finished, and the counter as it was
-        before its status was looked up, which ``counter`` is for ``pending``."""
+    ) -> Answer:
+        """An answer that was still true when its signature was finished. ``counter``: as it was
+        before the status was looked up for ``pending``."""
         while isinstance(pending, asyncio.Task):
             try:
                 answer = await pending
             except Exception:
-                return _mistake(), counter
+                return _mistake()
             if not self._has_changed(answer, counter):
-                return answer, counter
+                return answer
             counter = self._statuses.counter
             pending = self._begin(asked)
-        return pending, counter
+        return pending
 
     def _has_changed(self, answer: Answer, counter: int) -> bool:
         """Whether anything that it tells may have changed since."""
@@ -304,16 +306,14 @@ class OcspServer:
         about = {self._statuses.key(*one) for one in answer.about}
         return changed is None or not about.isdisjoint(changed)
 
-    def _keep(self, asked: bytes, answer: Answer, counter: int) -> Kept | None:
-        """Keep an answer if others may have it; ``counter``: from before its status was read."""
+    def _keep(self, asked: bytes, answer: Answer) -> Kept | None:
+        """Keep an answer that is true now, if others may have it."""
         freshness = answer.freshness
         if freshness is None or len(answer.about) != 1 or len(asked) > _LONGEST_KEPT:
             return None
-        if self._counter != counter and self._has_changed(answer, counter):
-            return None  # the change that would drop it was seen already
         about = answer.about[0]
         key, status = self._statuses.key(*about), answer.statuses[0]
-        kept = Kept(asked, answer.body, freshness, about[0], key, status, self._now())
+        kept = Kept(asked, answer.body, freshness, about[0], key, status, self._clock.timestamp())
         if kept.end <= kept.made:
             return None
         self._cache.keep(kept)
@@ -322,28 +322,34 @@ class OcspServer:
     async def _refresh(self, kept: Kept) -> None:
         counter = self._statuses.counter
         try:
-            answer, counter = await self._true(kept.request, self._begin(kept.request), counter)
-            renewed = not kept.dropped and self._keep(kept.request, answer, counter) is not None
+            answer = await self._true(kept.request, self._begin(kept.request), counter)
+            renewed = not kept.dropped and self._keep(kept.request, answer) is not None
         except Unavailable:  # the table was replaced by one that knows nothing of the CA yet
             renewed = False
         if renewed:
             self.metrics.refreshed += 1
         else:
-            self._cache.again(kept, self._now() + _TRY_AGAIN)
+            self._cache.again(kept, self._clock.timestamp() + _TRY_AGAIN)
 
     def _once(self, request: Request, answer: Answer, started: float, now: float) -> bytes:
         """A response for nobody else: to a nonce, to several questions, or an error."""
         metrics = self.metrics
-        if answer.status is ResponseStatus.successful:
+        if answer.status is _SUCCESSFUL:
             metrics.answer(*answer.statuses)
         else:
             metrics.refuse(answer.status.name, answer.code)
         if self._access is not None:
             status = answer.statuses[0] if answer.statuses else answer.status.name
             seconds = perf_counter() - started
-            self._access(request.method.decode(), status, answer.code, seconds)
+            self._access(request.head.method.decode(), status, answer.code, seconds)
         body = answer.body
-        return _HEAD % (http_date(int(now)), len(body), body)
+        return _head(int(now), len(body)) + body
+
+
+@lru_cache(maxsize=64)
+def _head(second: int, length: int) -> bytes:
+    """What stands before an answer that nobody may keep; those of a second have few lengths."""
+    return _HEAD % (http_date(second), length)
 
 
 def _mistake() -> Answer:
@@ -353,15 +359,15 @@ def _mistake() -> Answer:
     return Answer(error_response(status), status, "internal-error", None)
 
 
-def _require_ocsp(request: Request) -> None:
-    given = request.header(b"content-type")
+def _require_ocsp(head: Head) -> None:
+    given = head.field(b"content-type")
     if given != _REQUEST_TYPE and (
         given is None or given.partition(b";")[0].strip().lower() != _REQUEST_TYPE
     ):
         raise Rejected(
             "unsupported-media-type", "a request by POST is application/ocsp-request (RFC 6960 A.1)"
         )
-    if request.header(b"content-encoding") is not None:
+    if head.field(b"content-encoding") is not None:
         raise Rejected("unsupported-media-type", "an OCSP request is not compressed")
 
 
@@ -370,22 +376,19 @@ def routes(server: OcspServer) -> list[web.RouteDef]:
 
     async def answer(request: web.Request) -> web.Response:
         assert request.transport is not None  # noqa: S101 - the client was there a moment ago
-        head = b"".join(b"%b: %b\r\n" % field for field in request.raw_headers)
-        asked = Request(
-            request.method.encode(),
-            # Whatever octets came, and also where the client gave a whole URL.
-            str(request.rel_url).encode("utf-8", "surrogateescape"),
-            b"\r\n" + head + b"\r\n",
-            request.transport,
-        )
+        fields = b"".join(b"%b: %b\r\n" % field for field in request.raw_headers)
+        # Whatever octets came, and also where the client gave a whole URL.
+        target = str(request.rel_url).encode("utf-8", "surrogateescape")
+        head = Head(request.method.encode(), target, b"\r\n" + fields + b"\r\n")
+        asked = Request(head, request.transport)
         if request.method == "POST":
             asked.body = await read_body(request, MAX_REQUEST)
         said = server.answer(asked)
         octets = said if isinstance(said, bytes) else await said
-        head, _, body = octets.partition(b"\r\n\r\n")
-        status, *fields = head.decode("latin-1").split("\r\n")
+        opening, _, body = octets.partition(b"\r\n\r\n")
+        status, *lines = opening.decode("latin-1").split("\r\n")
         headers: CIMultiDict[str] = CIMultiDict()
-        for field in fields:
+        for field in lines:
             name, _, value = field.partition(": ")
             headers.add(name, value)
         headers.pop("Content-Length", None)

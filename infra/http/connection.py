@@ -1,7 +1,8 @@
 """One connection of the front: requests of ours in, whole answers out, in the same order.
 
 llhttp decides what is HTTP; here is what it leaves open: how long everything may be and take, and
-what becomes of the connection. It is given a header when that is whole, so the place where each
+what becomes of the connection. It is given a header when that is whole, and only when no such
+header was seen before: clients send the same octets again and again. So the place where each
 request ends is known, and no request is looked at before its turn.
 """
 
@@ -9,44 +10,38 @@ from __future__ import annotations
 
 import asyncio
 import math
-import re
 from collections import deque
 from collections.abc import Awaitable, Coroutine
 from functools import partial
 from typing import Final, Protocol, cast
-
-from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from infra.eager import begin
 from infra.errors import Rejected
 from infra.http.limits import Limits
 from infra.http.message import (
     CLOSES,
-    HEAD,
-    KEPT,
+    MOST_LINES,
     STAYS,
     Answer,
     Body,
-    Framing,
     Handler,
+    Head,
     Request,
-    not_http,
-    too_large,
 )
 
 _AHEAD: Final = 16  # requests of one connection that are under way, at most
-_NOTHING: Final = Framing(STAYS, 0, False, False, False, False)
 _LINGER: Final = 1.0  # seconds for a client to read why what it sends is not read
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-_UPGRADE: Final = re.compile(rb"\r\nupgrade:[^\r\n]*", re.IGNORECASE)
 
 
 class Owner(Protocol):
     """What the connections of one front share. ``now``: the loop's time, at most ``tick`` seconds
-    ago; ``wait_until``: when it is too late for a header that is waited for from now on."""
+    ago; ``wait_until``: when it is too late for a header that is waited for from now on; ``heads``:
+    those of requests for the handler that were seen before, by their octets."""
 
     prefixes: tuple[bytes, ...]
     handler: Handler
+    heads: dict[bytes, Head]
     limits: Limits
     tick: float
     now: float
@@ -62,7 +57,7 @@ class Owner(Protocol):
     def ended(self, connection: Connection) -> None: ...
     def gather(self, connection: Connection) -> None: ...
     def hand_over(self, connection: Connection, data: bytes) -> None: ...
-    def meaning(self, block: bytes) -> Framing: ...
+    def read_head(self, octets: bytes) -> Head: ...
     def not_found(self, request: Request) -> bytes: ...
     def problem(self, error: BaseException) -> bytes: ...
 
@@ -72,16 +67,13 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_answers",
-        "_block",
         "_blocked",
         "_body",
         "_ended",
         "_leaves_unread",
         "_lost",
-        "_meaning",
         "_no_more",
         "_owner",
-        "_parser",
         "_paused",
         "_rest",
         "_taken_until",
@@ -93,12 +85,9 @@ class Connection(asyncio.Protocol):
     def __init__(self, owner: Owner) -> None:
         self.until = math.inf  # when it is too late for what is waited for, in the loop's time
         self._owner = owner
-        self._parser = HttpRequestParser(None)
         self._answers: deque[Answer] = deque()
         self._rest = b""  # what came and cannot be dealt with yet
         self._body: Body | None = None
-        self._block = b""  # the last request's fields: clients send the same ones again and again
-        self._meaning = _NOTHING  # of that block
         self._paused = False  # nothing is read
         self._blocked = False  # the client does not take its answers
         self._no_more = False  # no further request is read
@@ -202,6 +191,15 @@ class Connection(asyncio.Protocol):
         owner = self._owner
         if self._blocked or len(self._answers) >= _AHEAD:
             return self._hold(data)
+        end = data.find(b"\r\n\r\n") + 4
+        head = owner.heads.get(data[:end])
+        if head is None:
+            return self._unknown(data)
+        return self._take(owner.handler, head, data, end)
+
+    def _unknown(self, data: bytes) -> bytes:
+        """Take a request whose header was not seen before."""
+        owner = self._owner
         handler = owner.handler
         if not data.startswith(owner.prefixes):
             data = data.lstrip(b"\r\n")  # RFC 9112 §2.2: what some put behind a body
@@ -219,51 +217,34 @@ class Connection(asyncio.Protocol):
         line, most = data.find(b"\r\n"), owner.limits.line
         if line > most or (line < 0 and len(data) > most):
             return self._refuse(Rejected("target-too-long", f"a line has at most {most} octets"))
-        if max(end, len(data) if end < 4 else 0) > HEAD * most:
+        if max(end, len(data) if end < 4 else 0) > MOST_LINES * most:
             return self._refuse(Rejected("header-too-large", "send fewer or shorter fields"))
         if end < 4:
             self._rest = data
             return b""
-        head = data[:end]
         try:
-            method, target, _ = head[:line].split(b" ")
-            block = head[line - 8 :]
-            if block != self._block:
-                self._meaning = owner.meaning(block)
-                self._block = block if len(block) <= KEPT else b""
-            request = Request(method, target, head, self.transport)
-            if not self._meaning.plain:
-                return self._unusual(handler, request, data, end)
-            self._parser.feed_data(head)
-        except (ValueError, HttpParserError, HttpParserUpgrade):  # the latter: CONNECT
-            return self._refuse(not_http())
+            head = owner.read_head(data[:end])
         except Rejected as error:
             return self._refuse(error)
-        data = data[end:]
-        self._answer(handler, request, STAYS, data)
-        return data
+        return self._take(handler, head, data, end)
 
-    def _unusual(self, handler: Handler, request: Request, data: bytes, end: int) -> bytes:
-        """Take a request that has a body or wants something of the connection."""
-        meaning, most = self._meaning, self._owner.limits.body
-        # RFC 9110 §7.8: it may be ignored, which llhttp would not do.
-        head = _UPGRADE.sub(b"", request.head) if meaning.upgrades else request.head
-        if not meaning.chunked:
-            self._parser.feed_data(head)
-            stop = end + meaning.length
-            if meaning.length > most:
-                raise too_large(most)
-            if len(data) >= stop:
-                request.body = data[end:stop]
-                self._parser.feed_data(request.body)
-                self._answer(handler, request, meaning.says, data[stop:])
-                return data[stop:]
-        self._body = Body(handler, request, meaning, self._owner.limits, self._parser, head)
-        self.until = self._late(self._owner.limits.read)
-        if meaning.expects and len(data) == end:  # RFC 9110 §10.1.1: unless the body comes anyway
-            self._answers.append(Answer(_CONTINUE, STAYS))
-            self._flush(more=True)
-        return data[end:]
+    def _take(self, handler: Handler, head: Head, data: bytes, end: int) -> bytes:
+        """Take a request whose header, which ends at ``end``, is this."""
+        request = Request(head, self.transport)
+        stop = end + head.length
+        if head.chunked or len(data) < stop:
+            self._body = Body(handler, request, self._owner.limits)
+            self.until = self._late(self._owner.limits.read)
+            # RFC 9110 §10.1.1: unless the body comes anyway.
+            if head.expects and len(data) == end:
+                self._answers.append(Answer(_CONTINUE, STAYS))
+                self._flush(more=True)
+            return data[end:]
+        if stop > end:
+            request.body = data[end:stop]
+        data = data[stop:]
+        self._answer(handler, request, head.says, data)
+        return data
 
     def _more(self, body: Body, data: bytes) -> bytes:
         """Take what ``data`` has of the body; what is left of it is returned."""
@@ -276,7 +257,7 @@ class Connection(asyncio.Protocol):
         self._body = None
         if body.too_far:  # where the next request begins is lost: the client repeats it
             self._leaves_unread = True
-        says = CLOSES if body.too_far else body.says
+        says = CLOSES if body.too_far else body.request.head.says
         self._answer(body.handler, body.request, says, rest)
         return rest
 
@@ -291,7 +272,7 @@ class Connection(asyncio.Protocol):
             made = answer if type(answer) is bytes else _begin(answer)
         except Exception as error:
             made = owner.problem(error)
-        bodiless = request.method == b"HEAD"
+        bodiless = request.head.method == b"HEAD"
         if type(made) is bytes:
             if not (says or self._answers or owner.draining or bodiless or request.gathered):
                 self.until = owner.wait_until

@@ -14,14 +14,15 @@ from typing import Final, cast
 from infra.errors import Failure, Rejected
 from infra.http.connection import Connection
 from infra.http.limits import Limits
-from infra.http.message import FULL, KEPT, Framing, Handler, Request, framing
+from infra.http.message import FULL, Handler, Head, Request, read_head
 from infra.http.problems import Problem, Statuses, incident, problem_of
 from infra.http.relay import Relay
 
-__all__ = ["SERVER", "Front", "Full", "Handler", "Relay", "Request", "problem_octets"]
+__all__ = ["SERVER", "Front", "Full", "Handler", "Head", "Relay", "Request", "problem_octets"]
 
 SERVER: Final = "DigitalID"
-_KINDS: Final = 256  # of them, at most
+_HEADS: Final = 4096  # that are remembered, at most
+_LONGEST_HEAD: Final = 1024  # octets
 _GRACE: Final = 1.0  # seconds for what was cut off to be gone
 _STATUSES: Final[Statuses] = {
     "target-too-long": 414,
@@ -57,11 +58,11 @@ class Front:
         self.cut_off = 0  # connections ended because of how long something took
         self.turned_away = 0  # connections that were too many
         self.draining = False
+        self.heads: dict[bytes, Head] = {}
         self.now = 0.0
         self.wait_until = 0.0
         self.tick = min(1.0, self.limits.wait / 8, self.limits.read / 8, self.limits.unread / 8)
         self._statuses = {**_STATUSES, **(statuses or {})}
-        self._meanings: dict[bytes, Framing] = {}
         self._own: set[Connection] = set()
         self._gathered: list[Connection] = []
         self._handed_over: set[_HandedOver] = set()
@@ -153,17 +154,15 @@ class Front:
         other.connection_made(transport)
         other.data_received(data)
 
-    def meaning(self, block: bytes) -> Framing:
-        """What the fields of a request mean; clients of a kind send the same. Errors: those of
-        ``framing``."""
-        known = self._meanings.get(block)
-        if known is None:
-            known = framing(block, self.limits)
-            if len(block) <= KEPT:
-                if len(self._meanings) >= _KINDS:
-                    self._meanings.clear()
-                self._meanings[block] = known
-        return known
+    def read_head(self, octets: bytes) -> Head:
+        """Judge the header of a request, and remember it if the handler is asked. Errors: those of
+        ``infra.http.message.read_head``."""
+        head = read_head(octets, self.limits)
+        if len(octets) <= _LONGEST_HEAD and octets.startswith(self.prefixes):
+            if len(self.heads) >= _HEADS:
+                self.heads.clear()
+            self.heads[octets] = head
+        return head
 
     def not_found(self, request: Request) -> bytes:
         raise Rejected("not-found", "nothing is served here")

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+import re
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, TypeAlias
 
-from httptools import HttpParserError, HttpRequestParser
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from infra.errors import Rejected
 from infra.http.limits import Limits
 
-HEAD: Final = 4  # a whole header is at most so many times Limits.line long
+MOST_LINES: Final = 4  # a whole header is at most so many times Limits.line long
 _CHUNKING: Final = 8  # a chunked body is at most so many times its own length on the wire
 
 FULL: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n"
     b"Content-Length: 0\r\nConnection: close\r\n\r\n"
 )
-KEPT: Final = 1024
-"""Octets of a request's fields whose meaning is remembered."""
+_UPGRADE: Final = re.compile(rb"\r\nupgrade:[^\r\n]*", re.IGNORECASE)
 
 # What an answer says of its connection, behind its status line.
 STAYS: Final = b""
@@ -28,28 +27,53 @@ CLOSES: Final = b"\r\nConnection: close"
 STAYS_OLD: Final = b"\r\nConnection: keep-alive"  # RFC 9112 §C.2.2: HTTP/1.0 wants to be told
 
 
-class Request:
-    """A request. ``target``: path and query, as they came; ``head``: the whole header, to its empty
-    line; ``transport``: the client's, which knows a Unix socket's peer; ``gathered``: set by the
-    handler of an answer that took long enough for others to be made in this turn of the loop: they
-    go out together."""
+class Head:
+    """The header of a request, and what it says of the body and the connection.
 
-    __slots__ = ("body", "gathered", "head", "method", "target", "transport")
+    ``octets``: all of it, to its empty line; ``target``: path and query, as they came;
+    ``condition``: its If-None-Match; ``says``: what the answer says of the connection; ``length``:
+    octets of the body; ``expects``: the client waits for 100 Continue.
+    """
 
-    def __init__(
-        self, method: bytes, target: bytes, head: bytes, transport: asyncio.Transport
-    ) -> None:
+    __slots__ = (
+        "chunked",
+        "condition",
+        "expects",
+        "length",
+        "method",
+        "octets",
+        "says",
+        "target",
+    )
+
+    def __init__(self, method: bytes, target: bytes, octets: bytes) -> None:
         self.method = method
         self.target = target
+        self.octets = octets
+        self.condition = self.field(b"if-none-match")
+        self.says = STAYS
+        self.length = 0
+        self.chunked = False
+        self.expects = False
+
+    def field(self, name: bytes) -> bytes | None:
+        """The value of a field, several joined (RFC 9110 §5.3). ``name``: in lower case."""
+        found = [value for field, value in _fields(self.octets) if field == name]
+        return b", ".join(found) if found else None
+
+
+class Request:
+    """A request. ``transport``: the client's, which knows a Unix socket's peer; ``gathered``: set
+    by the handler of an answer that took long enough for others to be made in this turn of the
+    loop: they go out together."""
+
+    __slots__ = ("body", "gathered", "head", "transport")
+
+    def __init__(self, head: Head, transport: asyncio.Transport) -> None:
         self.head = head
         self.body = b""
         self.gathered = False
         self.transport = transport
-
-    def header(self, name: bytes) -> bytes | None:
-        """The value of a field, several joined (RFC 9110 §5.3). ``name``: in lower case."""
-        found = [value for field, value in _fields(self.head) if field == name]
-        return b", ".join(found) if found else None
 
 
 Handler: TypeAlias = Callable[[Request], bytes | Awaitable[bytes]]
@@ -64,29 +88,16 @@ def _fields(head: bytes) -> list[tuple[bytes, bytes]]:
     return [(name.lower(), value.strip(b" \t")) for name, _, value in parted]
 
 
-@dataclass(frozen=True, slots=True)
-class Framing:
-    """What the fields say of the body and the connection. ``says``: what the answer says of the
-    connection; ``length``: octets; ``plain``: nothing but the header itself is to be looked at."""
-
-    says: bytes
-    length: int
-    chunked: bool
-    expects: bool
-    upgrades: bool
-    plain: bool
-
-
-def framing(block: bytes, limits: Limits) -> Framing:
-    """Judge the fields of a request.
-
-    ``block``: from the version to the empty line, both included. Errors: ``bad-http``,
-    ``header-too-large``, ``expectation-failed``, ``http-version-not-supported``.
-    """
-    version = block[:8]
-    if version not in (b"HTTP/1.1", b"HTTP/1.0"):
+def read_head(octets: bytes, limits: Limits) -> Head:
+    """Judge a header. Errors: ``bad-http``, ``header-too-large``, ``expectation-failed``,
+    ``http-version-not-supported``, ``request-too-large``."""
+    try:
+        method, target, version = octets[: octets.find(b"\r\n")].split(b" ")
+    except ValueError as error:
+        raise not_http() from error
+    if version[-8:] not in (b"HTTP/1.1", b"HTTP/1.0"):  # more before it is bad HTTP
         raise Rejected("http-version-not-supported", "speak HTTP/1.1")
-    fields = _fields(block)
+    fields = _fields(octets)
     if len(fields) > limits.fields or any(
         len(name) + len(value) + 2 > limits.line for name, value in fields
     ):
@@ -101,6 +112,31 @@ def framing(block: bytes, limits: Limits) -> Framing:
     hosts = len(by_name.get(b"host", ()))
     if hosts > 1 or (hosts == 0 and version == b"HTTP/1.1"):
         raise Rejected("bad-http", "a request has one Host field")
+    length, chunked = _framing(by_name, version)
+    expected = [value.lower() for value in by_name.get(b"expect", ())]
+    if expected not in ([], [b"100-continue"]):
+        raise Rejected("expectation-failed", "of expectations, only 100-continue is met here")
+    try:
+        HttpRequestParser(None).feed_data(_plain(octets))
+    except (HttpParserError, HttpParserUpgrade) as error:  # the latter: CONNECT
+        raise not_http() from error
+    if length > limits.body:
+        raise too_large(limits.body)
+    head = Head(method, target, octets)
+    head.length, head.chunked = length, chunked
+    head.says = _connection(by_name.get(b"connection", ()), version)
+    # RFC 9110 §10.1.1: the expectation of an HTTP/1.0 client is ignored.
+    head.expects = bool(expected) and version == b"HTTP/1.1"
+    return head
+
+
+def _plain(head: bytes) -> bytes:
+    # RFC 9110 §7.8: an upgrade may be ignored, which llhttp would not do.
+    return _UPGRADE.sub(b"", head) if b"pgrade" in head else head
+
+
+def _framing(by_name: dict[bytes, list[bytes]], version: bytes) -> tuple[int, bool]:
+    """How long the body is, and whether it comes in chunks."""
     lengths, codings = by_name.get(b"content-length", []), by_name.get(b"transfer-encoding", [])
     length = lengths[0] if lengths else b"0"
     if len(lengths) > 1 or len(length) > 18 or not length.isdigit():
@@ -111,31 +147,22 @@ def framing(block: bytes, limits: Limits) -> Framing:
         lengths or version == b"HTTP/1.0" or [coding.lower() for coding in codings] != [b"chunked"]
     ):
         raise Rejected("bad-http", "Transfer-Encoding is chunked, without Content-Length")
-    expected = [value.lower() for value in by_name.get(b"expect", ())]
-    if expected not in ([], [b"100-continue"]):
-        raise Rejected("expectation-failed", "of expectations, only 100-continue is met here")
-    options = {
-        option.strip(b" \t").lower()
-        for value in by_name.get(b"connection", ())
-        for option in value.split(b",")
-    }
+    return int(length), bool(codings)
+
+
+def _connection(values: Iterable[bytes], version: bytes) -> bytes:
+    """What the answer says of the connection (RFC 9112 §9.3)."""
+    options = {option.strip(b" \t").lower() for value in values for option in value.split(b",")}
     if b"close" in options:
-        says = CLOSES
-    elif version == b"HTTP/1.1":
-        says = STAYS
-    else:
-        says = STAYS_OLD if b"keep-alive" in options else CLOSES
-    upgrades = b"upgrade" in by_name
-    # RFC 9110 §10.1.1: the expectation of an HTTP/1.0 client is ignored.
-    expects = bool(expected) and version == b"HTTP/1.1"
-    plain = says == STAYS and int(length) == 0 and not codings and not upgrades
-    return Framing(says, int(length), bool(codings), expects, upgrades, plain)
+        return CLOSES
+    if version == b"HTTP/1.1":
+        return STAYS
+    return STAYS_OLD if b"keep-alive" in options else CLOSES
 
 
 class Body:
-    """A body that is still coming. ``parser``: llhttp, which has had the header; a chunked body
-    gets one of its own, which has had nothing yet: it tells where the body ends, not where what
-    follows begins."""
+    """A body that is still coming. llhttp tells where a chunked one ends, not where what follows
+    begins."""
 
     __slots__ = (
         "_limits",
@@ -143,46 +170,33 @@ class Body:
         "_octets",
         "_parser",
         "_seen",
-        "chunked",
         "complete",
         "handler",
         "request",
-        "says",
         "too_far",
     )
 
-    def __init__(
-        self,
-        handler: Handler,
-        request: Request,
-        meaning: Framing,
-        limits: Limits,
-        parser: HttpRequestParser,
-        head: bytes,
-    ) -> None:
+    def __init__(self, handler: Handler, request: Request, limits: Limits) -> None:
         self.handler = handler
         self.request = request
-        self.says = meaning.says
-        self.chunked = meaning.chunked
         self.complete = False
         self.too_far = False  # some of what follows is lost in the parser
         self._limits = limits
-        self._missing = meaning.length
+        self._missing = request.head.length
         self._octets = bytearray()
         self._seen = 0  # octets on the wire
-        self._parser = parser
-        if meaning.chunked:
+        self._parser: HttpRequestParser | None = None
+        if request.head.chunked:
             self._parser = HttpRequestParser(self)
-            self._parser.feed_data(head)
+            self._parser.feed_data(_plain(request.head.octets))
 
     def take(self, data: bytes) -> bytes:
         """Take what ``data`` has of it, and return what follows; when it is complete, the request
         has it. Errors: ``bad-http``, ``request-too-large``."""
-        if self.chunked:
-            rest = self._take_chunks(data)
+        if self._parser is not None:
+            rest = self._take_chunks(self._parser, data)
         else:
             piece, rest = data[: self._missing], data[self._missing :]
-            self._parser.feed_data(piece)
             self._octets += piece
             self._missing -= len(piece)
             self.complete = self._missing == 0
@@ -190,17 +204,17 @@ class Body:
             self.request.body = bytes(self._octets)
         return rest
 
-    def _take_chunks(self, data: bytes) -> bytes:
+    def _take_chunks(self, parser: HttpRequestParser, data: bytes) -> bytes:
         self._seen += len(data)
         try:
-            self._parser.feed_data(data)
+            parser.feed_data(data)
         except HttpParserError as error:
             if not self.complete:
                 raise not_http() from error
             self.too_far = True
         most = self._limits.body
         if len(self._octets) > most or (
-            not self.complete and self._seen > _CHUNKING * most + HEAD * self._limits.line
+            not self.complete and self._seen > _CHUNKING * most + MOST_LINES * self._limits.line
         ):
             raise too_large(most)
         return b""

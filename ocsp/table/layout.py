@@ -271,16 +271,11 @@ class Table:
         key, mark = self.fingerprint(issuer, serial)
         words = self.words
         try:
-            for _ in range(_ATTEMPTS):
-                generation = words[GENERATION_AT]
-                at = self.find(key, mark)
-                state = words[at + 1] & STATE if at >= 0 else 0
-                if words[GENERATION_AT] == generation:
-                    break
-            else:
-                raise Unavailable(
-                    "status-table-busy", "the status table is being filled; try again"
-                )
+            generation = words[GENERATION_AT]
+            at = self.find(key, mark)
+            state = words[at + 1] & STATE if at >= 0 else 0
+            if words[GENERATION_AT] != generation:
+                state = self._settled(key, mark)
             if state == STATE_GOOD:
                 return _GOOD
             if state:
@@ -289,6 +284,18 @@ class Table:
             raise corrupt(self.path) from error
         flags = words[self.of_issuer(self._numbers[issuer], FLAGS)]
         return _UNKNOWN if flags & COMPLETE else _GOOD
+
+    def _settled(self, key: int, mark: int) -> int:
+        """The state in an entry, 0 for none, once no entries are moved. Errors:
+        ``status-table-busy``."""
+        words = self.words
+        for _ in range(_ATTEMPTS):
+            generation = words[GENERATION_AT]
+            at = self.find(key, mark)
+            state = words[at + 1] & STATE if at >= 0 else 0
+            if words[GENERATION_AT] == generation:
+                return state
+        raise Unavailable("status-table-busy", "the status table is being filled; try again")
 
     def revocation(self, state: int, key: int) -> Revoked:
         """What an entry in this state points to. Errors: ``status-table-corrupt``."""

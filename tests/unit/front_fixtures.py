@@ -49,7 +49,7 @@ class Desk:
 
     def __call__(self, request: Request) -> bytes | Awaitable[bytes]:
         self.asked.append(request)
-        name = request.target.rpartition(b"/")[2]
+        name = request.head.target.rpartition(b"/")[2]
         match name.partition(b"-")[0]:
             case b"coroutine":
                 return self.soon(name)
@@ -74,8 +74,8 @@ class Desk:
             case b"echo":
                 return respond(request.body)
             case b"header":
-                return respond(repr(request.header(b"x-it")).encode())
-        return respond(request.target)
+                return respond(repr(request.head.field(b"x-it")).encode())
+        return respond(request.head.target)
 
     async def soon(self, name: bytes) -> bytes:
         if name.endswith(b"-really"):

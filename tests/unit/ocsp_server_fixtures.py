@@ -16,7 +16,7 @@ from cryptography.x509 import ocsp as x509_ocsp
 
 from infra.clock import FixedClock
 from infra.errors import Unavailable
-from infra.http.front import Request
+from infra.http.front import Head, Request
 from ocsp.request import build_request
 from ocsp.responder import Responder
 from ocsp.server import OcspServer
@@ -116,7 +116,7 @@ def request(method: str, target: str, body: bytes = b"", *fields: str) -> Reques
         lines.append("Content-Type: application/ocsp-request")
     head = "\r\n".join([*lines, "", ""]).encode()
     transport: Any = None  # it is for the peer of a Unix socket
-    made = Request(method.encode(), target.encode(), head, transport)
+    made = Request(Head(method.encode(), target.encode(), head), transport)
     made.body = body
     return made
 

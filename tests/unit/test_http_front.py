@@ -33,7 +33,7 @@ async def test_a_connection_brings_one_request_after_the_other(house: House) -> 
             )
             assert (status, b"Connection" in head) == (200, False)
             assert body in (name, b"/fast/" + name)
-        assert [request.method for request in house.desk.asked] == [b"GET"] * 4
+        assert [request.head.method for request in house.desk.asked] == [b"GET"] * 4
         assert house.front.connections == 1
 
 

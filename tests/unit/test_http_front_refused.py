@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from infra.http.message import framing
+from infra.http.message import read_head
 from tests.unit.front_fixtures import (
     GET,
     LIMITS,
@@ -102,7 +102,10 @@ async def test_a_large_upload_is_told_413_though_it_goes_on(house: House) -> Non
         assert b"HTTP/1.1 413 " in await caller.rest()
 
 
-def test_framing_is_judged_by_the_fields_alone() -> None:
-    plain = framing(b"HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\n\r\n", LIMITS)
-    assert plain.plain and plain.says == b""
-    assert not framing(b"HTTP/1.1\r\nHost: a\r\nContent-Length: 007 \r\n\r\n", LIMITS).plain
+def test_a_header_is_judged_by_its_octets_alone() -> None:
+    opening = b"GET /fast/a HTTP/1.1\r\nHost: a\r\n"
+    plain = read_head(opening + b"Connection: keep-alive\r\n\r\n", LIMITS)
+    assert (plain.method, plain.target, plain.says) == (b"GET", b"/fast/a", b"")
+    assert (plain.length, plain.chunked, plain.condition) == (0, False, None)
+    assert read_head(opening + b"Content-Length: 007 \r\n\r\n", LIMITS).length == 7
+    assert read_head(opening + b'IF-None-Match: "a"\r\n\r\n', LIMITS).condition == b'"a"'

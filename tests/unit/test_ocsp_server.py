@@ -14,7 +14,7 @@ from urllib.parse import quote
 import pytest
 
 from infra.errors import Rejected
-from infra.http.front import Request
+from infra.http.front import Head, Request
 from ocsp import server as server_module
 from ocsp.request import MAX_REQUEST, NONCE, build_request
 from ocsp.worker import write_access
@@ -305,7 +305,7 @@ async def test_a_body_of_another_type_is_refused_even_if_its_answer_is_kept(
     await scene.post()
     head = "\r\n".join(["POST /ocsp HTTP/1.1", "Host: a", *fields, "", ""]).encode()
     transport: Any = None
-    other = Request(b"POST", b"/ocsp", head, transport)
+    other = Request(Head(b"POST", b"/ocsp", head), transport)
     other.body = asked()
     for _ in range(2):
         with pytest.raises(Rejected, match=code):

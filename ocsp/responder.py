@@ -109,11 +109,6 @@ class Answer(NamedTuple):
     about: tuple[tuple[str, int], ...] = ()
     statuses: tuple[str, ...] = ()
 
-    @property
-    def reusable(self) -> bool:
-        """Whether it may answer the very same octets again while it is fresh."""
-        return self.freshness is not None
-
 
 class _Turn:
     """A desk for one second: all octets of its answers that do not depend on the request."""

@@ -19,6 +19,7 @@ from infra.http.app import Serving, make_app, serve_app
 from infra.http.front import Front, Request
 from infra.http.limits import Limits, read_body
 from infra.http.message import read_head
+from tests.fuzz.wire import Wire
 
 SECONDS = float(os.environ.get("DIGITALID_FUZZ_SECONDS", "0"))
 LIMITS = Limits(line=200, fields=8, body=64, wait=0.1, read=0.05, unread=0.2, stop=1.0)
@@ -110,48 +111,6 @@ async def later() -> bytes:
 
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-
-
-class Wire(asyncio.Transport):
-    """A transport that keeps what is written, and lets be known when the other side is gone."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = bytearray()
-        self.protocol: asyncio.Protocol | None = None
-        self.closing = False
-        self.reading = True
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        assert not self.closing
-        self.written += data
-
-    def is_closing(self) -> bool:
-        return self.closing
-
-    def can_write_eof(self) -> bool:
-        return True
-
-    def write_eof(self) -> None:
-        pass
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def pause_reading(self) -> None:
-        assert self.reading
-        self.reading = False
-
-    def resume_reading(self) -> None:
-        assert not self.reading
-        self.reading = True
-
-    def close(self) -> None:
-        if not self.closing and self.protocol is not None:
-            self.closing = True
-            asyncio.get_running_loop().call_soon(self.protocol.connection_lost, None)
-
-    abort = close
 
 
 async def talk(pieces: list[bytes]) -> tuple[list[tuple[bytes, bytes, bytes]], bytes]:

@@ -28,6 +28,7 @@ from ocsp.server import PREFIXES
 from pki.status import CertStatus, Good, RevocationReason, Revoked, Unknown
 from tests.conformance.ocsp_fixtures import LIFETIME, NOW, Ca, Statuses, cert_id, server, signer
 from tests.fuzz.test_ocsp_fuzz import INPUTS, OCTETS, changed, resident
+from tests.fuzz.wire import Wire
 
 CA = Ca("Fuzzed CA")
 LIMITS = Limits(line=2000, fields=16, body=100_000)
@@ -80,44 +81,6 @@ class Sometimes:
         if self._random.random() < 0.1:
             await asyncio.sleep(0)
         return await self._signer.sign(message)
-
-
-class Wire(asyncio.Transport):
-    """A transport that keeps what is written."""
-
-    def __init__(self) -> None:
-        self.written = bytearray()
-        self.closing = False
-        self.reading = True
-
-    def write(self, data: Any) -> None:
-        assert not self.closing
-        self.written += data
-
-    def is_closing(self) -> bool:
-        return self.closing
-
-    def can_write_eof(self) -> bool:
-        return True
-
-    def write_eof(self) -> None:
-        pass
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def pause_reading(self) -> None:
-        assert self.reading
-        self.reading = False
-
-    def resume_reading(self) -> None:
-        assert not self.reading
-        self.reading = True
-
-    def close(self) -> None:
-        self.closing = True
-
-    abort = close
 
 
 def get(asked: bytes, random_: random.Random) -> bytes:

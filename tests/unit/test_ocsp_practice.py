@@ -67,7 +67,7 @@ async def test_what_was_never_issued_counts_as_revoked(serial: int, nonce: bytes
     expected = {"extended_revoke": None} | ({} if nonce is None else {"nonce": nonce})
     assert extensions(read["response_extensions"]) == expected
     assert answer.statuses == ("unknown",)
-    assert not answer.reusable
+    assert answer.freshness is None
 
 
 async def test_extended_revoke_is_said_where_it_matters_only() -> None:
@@ -197,7 +197,7 @@ async def test_signs_with_the_first_algorithm_that_both_have(
 ) -> None:
     ours = responder(DELEGATES.values(), Statuses({(CA.name, 1): Good()}))
     answer = await ours.answer(prefer(*wanted) if wanted else ask(1))
-    assert answer.reusable
+    assert answer.freshness is not None
     read = x509_ocsp.load_der_ocsp_response(answer.body)
     delegate = DELEGATES[chosen]
     assert answer.body.count(delegate.signer.algorithm.identifier) >= 1

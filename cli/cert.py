@@ -9,17 +9,15 @@ from typing import Any, Final
 import click
 
 from cli import certificate, files
+from cli.certificate import FILE, REASONS, ca_option
 from cli.command import Group, Session
 from cli.output import Answer, Line, Table
+from cli.revoke_many import revoke_many
 from infra.errors import Rejected, Unavailable
-from pki.status import REVOCATION_REASONS
 
-FILE: Final = click.Path(path_type=Path, allow_dash=True)
 PAGE: Final = 500
-REASONS: Final = [reason.name for reason in REVOCATION_REASONS]
 
 which = click.argument("which", metavar="SERIAL|FILE")
-ca_option = click.option("--ca", metavar="NAME", help="The CA that issued it.")
 force_option = click.option("--force", is_flag=True, help="Overwrite a file that is there.")
 
 
@@ -40,6 +38,7 @@ def cert() -> None:
 @click.option("--request-id", metavar="ID", help="The same id gives the same certificate again.")
 @click.option("--subject", metavar="DN", help="Subject instead of the request's, RFC 4514.")
 @click.option("--lifetime", metavar="30d", help="Shorter than the profile's.")
+@click.option("--consent", is_flag=True, help="The holder agreed to be in the directory.")
 @force_option
 @click.pass_obj
 async def issue(
@@ -52,6 +51,7 @@ async def issue(
     request_id: str | None,
     subject: str | None,
     lifetime: str | None,
+    consent: bool,
     force: bool,
 ) -> Answer | None:
     """Issue a certificate for a request.
@@ -74,6 +74,7 @@ async def issue(
                 "request_id": request_id,
                 "lifetime": lifetime,
                 "subject": subject,
+                "consent": consent or None,
             },
         )
     issued = reply["certificate"]
@@ -242,76 +243,7 @@ async def revoke(
     return await _change(session, which, ca, "revoke", body, f"revoked ({reason})")
 
 
-@cert.command("revoke-many")
-@click.option("--profile", metavar="NAME", help="Those of this profile.")
-@click.option("--key-type", metavar="TYPE", help="Those with such a key, as in rsa-2048.")
-@click.option("--issued-after", type=certificate.MOMENT, help="Issued then or later.")
-@click.option("--issued-before", type=certificate.MOMENT, help="Issued before.")
-@click.option("--serials", type=FILE, help="A file of serial numbers, one a line.")
-@click.option(
-    "--reason",
-    required=True,
-    type=click.Choice(REASONS, case_sensitive=False),
-    metavar="REASON",
-    help="Why, as for 'digitalid cert revoke'.",
-)
-@click.option(
-    "--invalidity-date",
-    type=certificate.MOMENT,
-    help="Since when the keys are suspect, if that was before now.",
-)
-@click.option("--rehearse", is_flag=True, help="Say how many, how long, how large the CRLs get.")
-@ca_option
-@click.pass_obj
-async def revoke_many(
-    session: Session,
-    profile: str | None,
-    key_type: str | None,
-    issued_after: datetime | None,
-    issued_before: datetime | None,
-    serials: Path | None,
-    reason: str,
-    invalidity_date: datetime | None,
-    rehearse: bool,
-    ca: str | None,
-) -> Answer:
-    """Revoke all certificates that match all that is given, for good.
-
-    Expired ones are left out, and those that speak for a CA unless --profile
-    names theirs. Rehearse it first. What was interrupted goes on when the same
-    is asked again.
-
-    \b
-    Example:
-      digitalid cert revoke-many --key-type rsa-2048 --reason superseded \\
-          --issued-before 2026-01-01 --rehearse
-    """
-    chosen = (profile, key_type, issued_after, issued_before)
-    if (serials is None) == (chosen == (None,) * 4):
-        raise click.UsageError(
-            "name what to revoke: --serials FILE, or some of --profile, --key-type, "
-            "--issued-after and --issued-before"
-        )
-    from cli import revoke_many as many
-    from cli.progress import working
-
-    def text(at: datetime | None) -> str | None:
-        return None if at is None else certificate.text_of(at)
-
-    asked = {
-        "reason": reason,
-        "invalidity_date": text(invalidity_date),
-        "ca": ca,
-        "profile": profile,
-        "key_type": key_type,
-        "issued_after": text(issued_after),
-        "issued_before": text(issued_before),
-    }
-    async with session.connect(watch=False) as client:
-        with working("certificates") as progress:
-            return await many.revoke_many(
-                client, asked, serials, rehearse=rehearse, progress=progress
-            )
+cert.add_command(revoke_many)
 
 
 @cert.command("export")

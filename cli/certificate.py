@@ -13,6 +13,7 @@ import click
 from cli import files
 from cli.output import BAD, GOOD, WARNING, Block, Fields, Line
 from infra.errors import Rejected
+from pki.status import REVOCATION_REASONS
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -58,6 +59,10 @@ class Moment(click.ParamType[datetime]):
 
 
 MOMENT: Final = Moment()
+FILE: Final = click.Path(path_type=Path, allow_dash=True)
+REASONS: Final = [reason.name for reason in REVOCATION_REASONS]
+
+ca_option = click.option("--ca", metavar="NAME", help="The CA that issued it.")
 
 
 def text_of(at: datetime) -> str:

@@ -23,7 +23,7 @@ _PAGE: Final = 500
 
 @click.group(cls=Group)
 def crl() -> None:
-    """Revocation lists: issue, show, diff, verify, history.
+    """Revocation lists: issue, import, show, diff, verify, history.
 
     CA is the name of a CA, or of one of its partitions, as in issuing.17.
     """
@@ -54,13 +54,40 @@ async def issue(session: Session, name: str | None, delta: bool, final: bool) ->
         for each in [name] if name else await _names(client):
             made += (await client.post(f"/authorities/{segment(each)}/crl", body))["crls"]
     lines = tuple(
-        Line(
-            f"{view['ca']}: {_called(view)} with {view['entries']} entries, "
-            f"until {view['next_update'] or 'the end of time'}."
-        )
+        Line(f"{view['ca']}: {_called(view)} with {view['entries']} entries, until {_until(view)}.")
         for view in made
     )
     return Answer({"crls": made}, lines)
+
+
+@crl.command("import")
+@click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
+@click.argument("name", metavar="[CA]", required=False)
+@click.pass_obj
+async def import_(session: Session, file: Path, name: str | None) -> Answer:
+    """Publish a CRL that a CA has signed elsewhere, PEM or DER.
+
+    That is how a root whose key is offline tells what is revoked (crl.offline).
+    Issuer, signature, number, times and scope are checked, and that it lists
+    what is revoked here, and nothing that is good here.
+
+    \b
+    Example:
+      digitalid crl import root.crl
+    """
+    import base64
+
+    from cli.client import segment
+    from cli.crl_file import load
+
+    loaded = load(file)
+    async with session.connect() as client:
+        if name is None:
+            name, _ = await _series(client, loaded)
+        body = {"crl": base64.b64encode(loaded.der).decode()}
+        view = (await client.post(f"/authorities/{segment(name)}/crls", body))["crl"]
+    said = Line(f"{view['ca']}: {_called(view)} is published, until {_until(view)}.")
+    return Answer({"crl": view}, (said,))
 
 
 @crl.command("show")
@@ -261,22 +288,30 @@ async def _ours(
 ) -> tuple[Certificate, list[str]]:
     """The certificate of the CA here that has issued it, and how it differs from what that CA
     has published. Errors: ``no-such-authority``."""
+    name, issuer = await _series(client, loaded)
+    try:
+        known = await _view(client, name, {"number": str(view["number"])})
+    except Rejected as error:
+        return issuer, [f"{name} says of its number: {error.detail}"]
+    same = known["sha256"] == view["sha256"]
+    return issuer, [] if same else [f"CRL {view['number']} of {name} is another one"]
+
+
+async def _series(client: ApiClient, loaded: CrlFile) -> tuple[str, Certificate]:
+    """The series here that a CRL belongs to, and the certificate of who signs it. Errors:
+    ``no-such-authority``."""
     from cli import certificate
 
-    for authority in (await client.get("/authorities"))["authorities"]:
+    view = loaded.described()
+    known = (await client.get("/authorities"))["authorities"]
+    for authority in known + (await client.get("/crl-issuers"))["crl_issuers"]:
         parsed = certificate.load(authority["pem"].encode(), authority["name"])
-        if parsed.subject != loaded.crl.issuer:
-            continue
-        point = view["distribution_point"]
-        name = authority["name"] if point is None else point.rpartition("/")[2][: -len(".crl")]
-        try:
-            known = await _view(client, name, {"number": str(view["number"])})
-        except Rejected as error:
-            return parsed, [f"{name} says of its number: {error.detail}"]
-        same = known["sha256"] == view["sha256"]
-        return parsed, [] if same else [f"CRL {view['number']} of {name} is another one"]
+        if parsed.subject == loaded.crl.issuer:
+            point = view["distribution_point"]
+            name = authority["name"] if point is None else point.rpartition("/")[2][: -len(".crl")]
+            return name, parsed
     raise Rejected(
-        "no-such-authority", f"no CA here is called {view['issuer']}; name it with --issuer FILE"
+        "no-such-authority", f"no CA here is called {view['issuer']}; fetch its certificate"
     )
 
 
@@ -295,6 +330,10 @@ def _one(view: dict[str, Any], serial: str) -> Answer:
         return Answer({"crl": view, "entry": None}, (said,), NEGATIVE)
     said = Line(f"{view['ca']}: {_called(view)} lists {found.hex}:")
     return Answer({"crl": view, "entry": found.view()}, (said, *_listed([found])))
+
+
+def _until(view: dict[str, Any]) -> str:
+    return str(view["next_update"] or "the end of time")
 
 
 def _called(view: dict[str, Any]) -> str:

@@ -69,6 +69,11 @@ class CrlFile:
         found = self.crl.get_revoked_certificate_by_serial_number(serial)
         return None if found is None else _entry(found, self.where)
 
+    @property
+    def der(self) -> bytes:
+        """All of it."""
+        return bytes(self.crl.public_bytes(Encoding.DER))
+
     def _extension(self, kind: Any) -> Any:
         try:
             return self.crl.extensions.get_extension_for_class(kind).value

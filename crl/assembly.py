@@ -101,12 +101,19 @@ def write_tbs(
 def _chunks(
     head: bytes, runs: Iterable[tuple[IO[bytes], int, int]], tail: bytes
 ) -> Iterator[bytes]:
-    yield head
+    # Where blocks have changed all over the file, runs are short: they go on together.
+    waiting, waiting_size = [head], len(head)
     for file, offset, size in runs:
         file.flush()
         for at in range(0, size, CHUNK):
-            yield pread(file, min(CHUNK, size - at), offset + at)
-    yield tail
+            octets = pread(file, min(CHUNK, size - at), offset + at)
+            waiting.append(octets)
+            waiting_size += len(octets)
+            if waiting_size >= CHUNK:
+                yield b"".join(waiting)
+                waiting, waiting_size = [], 0
+    waiting.append(tail)
+    yield b"".join(waiting)
 
 
 def close_with(unsigned: Unsigned, algorithm: SignatureAlgorithm, signature: bytes) -> Unsigned:

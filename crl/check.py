@@ -22,6 +22,7 @@ from cryptography import x509
 from crl.assembly import CHUNK
 from crl.blocks import Block, Damaged, Key, digest, pread
 from crl.encode import header
+from crl.history import END_OF_TIME
 from crl.scope import Contents, Scope
 from infra.errors import Broken, Rejected
 from pki import der
@@ -59,6 +60,11 @@ class Expected:
     count: int
     blocks: Sequence[tuple[Block, bool]]
     changes: Mapping[Key, bytes | None]
+
+    @property
+    def last_of_all(self) -> bool:
+        """Whether no delta can start from it."""
+        return self.base is not None or self.next_update == END_OF_TIME
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +187,12 @@ class _Reader:
                 ("deltaCRLIndicator", _base(delta) == expected.base),
                 ("issuingDistributionPoint", _point(point) == _point_of(scope)),
                 (
+                    "authorityInfoAccess",
+                    _location(found.get(x509.AuthorityInformationAccess.oid)) == scope.issuer_url,
+                ),
+                (
                     "freshestCRL",
-                    _urls(freshest) == (scope.delta_url if expected.base is None else None),
+                    _urls(freshest) == (None if expected.last_of_all else scope.delta_url),
                 ),
             )
             if not right
@@ -345,6 +355,15 @@ def _urls(found: x509.Extension[x509.ExtensionType] | None) -> str | None:
         raise _wrong("its freshest CRL is critical")
     [point] = found.value
     return None if point.full_name is None else str(point.full_name[0].value)
+
+
+def _location(found: x509.Extension[x509.ExtensionType] | None) -> str | None:
+    if found is None:
+        return None
+    if found.critical or not isinstance(found.value, x509.AuthorityInformationAccess):
+        raise _wrong("its authority information access is critical")
+    [access] = found.value
+    return str(access.access_location.value)
 
 
 def _wrong(why: str) -> Broken:

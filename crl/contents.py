@@ -16,7 +16,7 @@ from crl.blocks import Damaged, Gathering, Key, Layout, Placed, Plan, Spill, mer
 from crl.encode import parse_entry
 from crl.history import Publication
 from crl.scope import Scope
-from crl.source import RevocationSource, Row, is_release
+from crl.source import RELEASED, RevocationSource, Row, is_release
 from infra.errors import Rejected
 from pki.crl_entry import Entry, encode_entry
 from pki.status import RevocationReason
@@ -25,11 +25,21 @@ MANY: Final = 100_000
 """Changes from which on a full CRL is made from the ledger: they would not all be held."""
 
 
-class TooMany(Rejected):
+class Anew(Rejected):
+    """The CRL before cannot be the start of this one: a full one is made from the ledger."""
+
+
+class TooMany(Anew):
     """More changed than a delta, or the next CRL from the one before it, can take."""
 
     def __init__(self) -> None:
         super().__init__("too-many-changes", f"more than {MANY} certificates changed")
+
+
+def require_coverage(scope: Scope, last: Publication) -> None:
+    """That a CRL covers what this scope does; one of version 0.2 does not say. Errors: ``Anew``."""
+    if last.coverage not in (None, scope.coverage):
+        raise Anew("other-coverage", f"CRL {last.number} of {scope.name} covers something else")
 
 
 class Change(NamedTuple):
@@ -83,7 +93,7 @@ async def all_contents(
     for number, part in enumerate(scope.parts):
         gathering = Gathering(spill, number)
         async for page in source.by_serial(part):
-            kept = [row for row in page if _stays(row, last)]
+            kept = _staying(page, last)
             gathering.add([row[0] for row in kept], [row[3] for row in kept])
         blocks += gathering.done()
     # What changed while this was reading may have been read as it was.
@@ -93,11 +103,17 @@ async def all_contents(
     return await asyncio.to_thread(_merged, blocks, changes, spill)
 
 
-def _stays(row: Row, last: Publication | None) -> bool:
-    _, sequence, not_after, entry = row
-    if last is not None and not_after < last.cutoff and sequence <= last.sequence:
-        return False
-    return not is_release(entry)
+def _staying(page: list[Row], last: Publication | None) -> list[Row]:
+    """The rows that are listed; ``last``: the CRL that has listed for the last time what ended
+    before its cutoff."""
+    if last is None or not last.cutoff:
+        return [row for row in page if not row[3].endswith(RELEASED)]
+    cutoff, reached = last.cutoff, last.sequence
+    return [
+        row
+        for row in page
+        if not row[3].endswith(RELEASED) and (row[2] >= cutoff or row[1] > reached)
+    ]
 
 
 def _merged(blocks: list[Placed], changes: dict[Key, Change], spill: Spill) -> Contents:

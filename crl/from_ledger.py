@@ -11,7 +11,8 @@ from typing import Final, Protocol
 
 from crl.source import Part, Row
 from infra.store.port import Collection, Key, Store
-from pki.record import CERTIFICATES, part_name
+from pki.record import CERTIFICATES, document_id, part_name
+from pki.serial import SerialNumber
 
 _FIELDS: Final = ("crl_serial", "sequence", "crl_until", "crl_entry")
 
@@ -60,6 +61,11 @@ class FromLedger:
     def expired(self, part: Part, low: int, high: int, /) -> AsyncIterator[list[Row]]:
         """The rows of certificates that end at ``low`` or later and before ``high``."""
         return self._read("crl_until", part, low=low, high=high)
+
+    async def issued(self, part: Part, serial: int, /) -> bool:
+        """Whether the CA has ever issued a certificate of this serial number."""
+        id = document_id(part.issuer, SerialNumber(serial))
+        return await self._store.get(CERTIFICATES, id) is not None
 
     def _read(
         self, index: str, part: Part, *, low: Key | None = None, high: Key | None = None

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from crl.former import former_crls
 from infra.clock import Clock
 from infra.errors import Broken, Failure, Rejected, Unavailable
 from infra.store.port import (
@@ -28,16 +29,11 @@ from infra.store.port import (
     Document,
     Duplicate,
     Event,
-    Index,
     Store,
     Stored,
 )
 
 CRL_HEADS: Final = Collection("crl_heads")
-
-FORMER: Final = Collection("crls", (Index("number", ("issuer", "number"), unique=True),))
-"""The CRLs of each CA as version 0.1 kept them: only read, so that their numbers are not used
-again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +165,7 @@ class Turn:
 
     async def _first(self) -> Head:
         """Where a scope begins: behind the CRLs that an earlier version made for it."""
-        found = await self._store.find(FORMER, "number", (self._scope,), reverse=True, limit=1)
+        found = await former_crls(self._store, self._scope, limit=1)
         if not found:
             return Head()
         number, this_update = found[0].body["number"], found[0].body["this_update"]

@@ -51,7 +51,8 @@ class Publication:
     change of the ledger up to this one; ``cutoff``: the full one after it leaves out certificates
     that ended before, seconds since 1970; ``dropped_before``, ``sequence_before``: ``cutoff`` and
     ``sequence`` of the full one before it; ``sha256``, ``size``: of the file; ``layout``: SHA-256
-    of its layout, so that nobody can alter what the next one is made from.
+    of its layout, so that nobody can alter what the next one is made from; ``coverage``: that of
+    its scope, None if it was not kept.
     """
 
     scope: str
@@ -69,6 +70,7 @@ class Publication:
     size: int
     layout: bytes | None
     path: Path
+    coverage: bytes | None = None
 
     @property
     def final(self) -> bool:
@@ -196,10 +198,12 @@ class History:
         """A document that is at least complete, as a value."""
         base = stored.body["base"]
         digest, layout = stored.body["sha256"], stored.body["layout"]
+        coverage = stored.body.get("coverage")
         if (
             not isinstance(digest, bytes)
             or not (base is None or isinstance(base, int))
             or not (layout is None or isinstance(layout, bytes))
+            or not (coverage is None or isinstance(coverage, bytes))
         ):
             raise corrupt(stored)
         number = integer(stored, "number")
@@ -219,6 +223,7 @@ class History:
             size=integer(stored, "size"),
             layout=layout,
             path=self.path(number),
+            coverage=coverage,
         )
 
     async def prune(self, now: datetime, *, count: int, age: timedelta, wanted: set[int]) -> None:

@@ -41,7 +41,7 @@ MAX_PEM: Final = 16 * 1024 * 1024
 _SHORT: Final = 64 * 1024
 _FOR_EVER: Final = "public, no-transform, immutable, max-age=31536000"
 _NUMBER: Final = re.compile(r"[0-9]{1,18}")
-_NAME: Final = r"{ca:[^/.]+(?:\.[0-9]{1,9})?(?:-delta)?}"
+_NAME: Final = r"{ca:[^/.]+(?:\.(?:[0-9]{1,9}|ca|user))?(?:-delta)?}"
 
 
 class Publisher(Protocol):

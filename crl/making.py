@@ -14,9 +14,9 @@ from crl.assembly import Unsigned, close_with, sync, write_tbs
 from crl.blocks import Layout, new_layout
 from crl.check import Checked, Expected, check, message, sample
 from crl.contents import Contents
-from crl.encode import frame, parse_crl
-from crl.history import Kind
-from crl.scope import OID_ISSUING_DISTRIBUTION_POINT, Scope, extensions, point_value
+from crl.encode import TbsCertList, frame, parse_crl
+from crl.history import END_OF_TIME, Kind
+from crl.scope import Scope, extensions, require_scope
 from infra.errors import Broken, Rejected, Unavailable
 from infra.state import unusable
 from pki.algorithms import algorithm_of, verify
@@ -51,16 +51,21 @@ class Draft:
     expired_since: datetime | None
     contents: Contents
 
+    @property
+    def final(self) -> bool:
+        """Whether none follows it."""
+        return self.next_update == END_OF_TIME
+
 
 @dataclass(frozen=True, slots=True)
 class Adopted:
-    """A CRL that was signed elsewhere, read and verified."""
+    """A CRL that was signed elsewhere, read and verified; ``tbs``: what its signature covers."""
 
     number: int
     this_update: datetime
     next_update: datetime
     count: int
-    tbs: bytes
+    tbs: TbsCertList
 
 
 class Maker:
@@ -109,6 +114,7 @@ class Maker:
                 number=draft.number,
                 base=draft.base,
                 expired_since=draft.expired_since,
+                final=draft.final,
             ),
         )
         return await on_disk(part, write_tbs, part, head, draft.contents.plan, tail, algorithm)
@@ -140,18 +146,13 @@ class Maker:
         """
         read = parse_crl(octets)
         tbs = read.tbs
-        verify(algorithm_of(read.algorithm), self._issuer.public_key_info, read.signature, tbs.der)
         if tbs.issuer != self._issuer.subject or (
             tbs.key_identifier != self._issuer.key_identifier
         ):
             raise Rejected("wrong-crl-issuer", f"this is no CRL of CA {self._issuer.name}")
-        point = tbs.extensions.get(OID_ISSUING_DISTRIBUTION_POINT)
-        said = None if point is None else point.value
-        if tbs.is_delta or said != point_value(self._scope):
-            raise Rejected(
-                "wrong-crl-scope", f"this is no full CRL of the scope of {self._scope.name}"
-            )
-        return Adopted(tbs.number, tbs.this_update, tbs.next_update, read.count, tbs.der)
+        verify(algorithm_of(read.algorithm), self._issuer.public_key_info, read.signature, tbs.der)
+        require_scope(self._scope, tbs.extensions)
+        return Adopted(tbs.number, tbs.this_update, tbs.next_update, read.count, tbs)
 
     def _expected(self, draft: Draft) -> Expected:
         contents = draft.contents

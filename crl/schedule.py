@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Protocol
@@ -76,9 +78,11 @@ class Schedule:
         self._generator = generator
         self._clock = clock
         self._timing = timing
-        self._wanted = asyncio.Event()
-        self._urgent = asyncio.Event()
-        self._stopping = asyncio.Event()
+        self._wanted = False
+        self._urgent = False
+        self._stopping = False
+        # One event for all three: there may be thousands of schedules, most of them asleep.
+        self._stirred = asyncio.Event()
         self._waiters: list[_Waiter] = []
         self._generation = 0
         self._generating = False
@@ -86,16 +90,23 @@ class Schedule:
         self.failures = 0
         self.failing: str | None = None
 
+    async def first(self) -> None:
+        """Make a CRL now, unless there is one. Errors: those of making it."""
+        if self._current() is None:
+            await self._generator.issue()
+
     async def start(self, sequence: int) -> None:
         """Begin; at once, when the current CRL does not reach ``sequence``, the ledger's newest."""
         current = self._current()
         if current is None or current.sequence < sequence:
-            self._wanted.set()
+            self._wanted = True
         self._task = asyncio.create_task(self._run(), name=f"crl-schedule-{self._generator.name}")
 
-    def changed(self) -> None:
-        """A certificate of this CA was revoked, held or released: a CRL is due."""
-        self._wanted.set()
+    def changed(self, sequence: int = 0) -> None:
+        """A certificate of this CA was revoked, held or released: a CRL is due; ``sequence``: the
+        change of the ledger."""
+        self._wanted = True
+        self._stirred.set()
 
     async def caught_up(self, sequence: int) -> None:
         """Wait until a CRL is out that shows the ledger's change ``sequence``, and ask for it.
@@ -106,15 +117,16 @@ class Schedule:
         """
         # A ledger may count a change before a reader of its store can see it. So what was reported
         # through ``changed`` is in for certain only once a generation that began later has ended.
-        needed = self._generation + (1 if self._wanted.is_set() else 0)
+        needed = self._generation + (1 if self._wanted else 0)
         current = self._current()
         if current is None or current.sequence < sequence:
-            self._wanted.set()
-        elif not self._wanted.is_set() and not self._generating:
+            self._wanted = True
+        elif not self._wanted and not self._generating:
             return
-        if self._stopping.is_set() or self._task is None:
+        if self._stopping or self._task is None:
             raise _stopped(self._generator.name)
-        self._urgent.set()
+        self._urgent = True
+        self._stirred.set()
         waiter = _Waiter(sequence, needed, asyncio.get_running_loop().create_future())
         self._waiters.append(waiter)
         try:
@@ -124,7 +136,8 @@ class Schedule:
 
     async def stop(self) -> None:
         """Finish the generation that is under way, begin no other, and let the waiters go."""
-        self._stopping.set()
+        self._stopping = True
+        self._stirred.set()
         if self._task is not None:
             await self._task
         for waiter in self._waiters:
@@ -147,16 +160,14 @@ class Schedule:
         return current.next_update - overlap - self._clock.now()
 
     async def _run(self) -> None:
-        while not self._stopping.is_set():
-            if not self._wanted.is_set():
+        while not self._stopping:
+            if not self._wanted:
                 due_in = self._due_in()
                 if due_in > timedelta(0):
-                    await self._wait(min(due_in, LONGEST_SLEEP), self._wanted)
+                    await self._wait(min(due_in, LONGEST_SLEEP), lambda: self._wanted)
                     continue
             elif self._timing.debounce:
-                await self._wait(self._timing.debounce, self._urgent)
-                if self._stopping.is_set():
-                    return
+                await self._wait(self._timing.debounce, lambda: self._urgent)
             self._generating = True
             await self._generate()
             self._generating = False
@@ -164,10 +175,9 @@ class Schedule:
     async def _generate(self) -> None:
         """Make one CRL, trying until it is out or ``stop`` is called."""
         pause = self._timing.retry_first
-        while not self._stopping.is_set():
+        while not self._stopping:
             # Cleared before the ledger is read: what changes from here on asks for another one.
-            self._wanted.clear()
-            self._urgent.clear()
+            self._wanted = self._urgent = False
             self._generation += 1
             try:
                 crl = await self._generator.issue()
@@ -193,22 +203,17 @@ class Schedule:
     def _let_go(self, sequence: int) -> None:
         for waiter in self._waiters:
             if waiter.sequence > sequence or waiter.generation > self._generation:
-                self._wanted.set()
-                self._urgent.set()
+                self._wanted = self._urgent = True
             elif not waiter.done.done():
                 waiter.done.set_result(None)
 
-    async def _wait(self, time: timedelta, *sooner: asyncio.Event) -> None:
-        """Wait for ``time``, or for ``stop``, or for an event that comes sooner."""
-        tasks = [asyncio.create_task(event.wait()) for event in (self._stopping, *sooner)]
-        try:
-            await asyncio.wait(
-                tasks, timeout=time.total_seconds(), return_when=asyncio.FIRST_COMPLETED
-            )
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+    async def _wait(self, time: timedelta, sooner: Callable[[], bool] = lambda: False) -> None:
+        """Wait for ``time``, or for ``stop``, or until something happened and ``sooner`` holds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(time.total_seconds()):
+                while not (self._stopping or sooner()):
+                    self._stirred.clear()
+                    await self._stirred.wait()
 
 
 def _stopped(name: str) -> Unavailable:

@@ -16,54 +16,38 @@ import asyncio
 import hashlib
 import logging
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from crl.assembly import sync
 from crl.blocks import Damaged, Spill
-from crl.contents import Contents, TooMany, all_contents, delta_contents, next_contents
-from crl.head import CRL_HEADS, FORMER, Head, Turn, current_head, milliseconds
+from crl.contents import (
+    Anew,
+    Contents,
+    TooMany,
+    all_contents,
+    delta_contents,
+    next_contents,
+    require_coverage,
+)
+from crl.former import FORMER, FORMER_OCTETS, former_crls, former_publication
+from crl.head import CRL_HEADS, Head, Turn, current_head, milliseconds
 from crl.history import CRL_RECORDS, History, Kind, Publication, State, integer
-from crl.making import CrlLinter, Draft, Maker, intent_of, no_checkpoint, on_disk
+from crl.imported import reach
+from crl.making import Draft, Maker, intent_of, on_disk
 from crl.scope import Scope
-from crl.source import RevocationSource
+from crl.surroundings import Surroundings
 from crl.terms import CLOCK_TOLERANCE, Terms, times
-from infra.clock import Clock
 from infra.errors import Broken, Failure, Rejected, Unavailable
-from infra.store.port import Event, Store, Stored
+from infra.store.port import Event, Stored
 from pki.issuer import Issuer
 from pki.signer.port import Signer
 
-COLLECTIONS: Final = (CRL_HEADS, CRL_RECORDS, FORMER)
+COLLECTIONS: Final = (CRL_HEADS, CRL_RECORDS, FORMER, FORMER_OCTETS)
 
 _log = logging.getLogger(__name__)
-
-
-class Recorder(Protocol):
-    """Writes an act into the log; an ``id`` that is there already changes nothing."""
-
-    async def record(
-        self, what: str, object_hash: bytes, detail: Mapping[str, str | int], id: str
-    ) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What a series stands on: ``folder``: of all series; ``holder``: the name of this process,
-    different from that of any other; ``checkpoint``: called with each step that is done."""
-
-    source: RevocationSource
-    store: Store
-    folder: Path
-    clock: Clock
-    recorder: Recorder
-    holder: str
-    linter: CrlLinter | None = None
-    checkpoint: Callable[[str], None] = no_checkpoint
 
 
 class Series:
@@ -127,7 +111,18 @@ class Series:
 
     async def by_number(self, number: int) -> Publication:
         """A CRL that was published. Errors: ``no-such-crl``, ``crl-not-kept``."""
+        if await self.history.find(number) is None:
+            path = self.history.path(number)
+            return await former_publication(self._around.store, self.name, number, path)
         return await self.history.publication(number)
+
+    async def latest(self, *, limit: int, before: int | None = None) -> list[Stored]:
+        """What was made of all states, newest first; ``before``: only of smaller numbers."""
+        found = await self.history.latest(limit=limit, before=before)
+        if left := limit - len(found):
+            store = self._around.store
+            found += await former_crls(store, self.name, limit=left, before=before)
+        return found
 
     async def issue_full(self, *, final: bool = False) -> Publication:
         """Make a full CRL (RFC 5280 §5) of what is revoked now, and publish it.
@@ -137,12 +132,12 @@ class Series:
         ``crl-turn-lost`` or what signer and store say; ``Broken("crl-check")``. After any of them
         the previous CRL stays.
         """
-        async with self._lock, self._turn() as turn:
+        async with self._lock, self._around.room, self._turn() as turn:
             await self._settle(turn)
             try:
                 return await self._make(turn, Kind.full, final=final, warm=True)
-            except (Damaged, TooMany) as why:
-                if isinstance(why, Damaged):
+            except (Damaged, Anew) as why:
+                if not isinstance(why, TooMany):
                     _log.warning("%s: %s", self.name, why.detail)
             return await self._make(turn, Kind.full, final=final, warm=False)
 
@@ -152,19 +147,20 @@ class Series:
         Errors: as ``issue_full``; ``too-many-changes``; ``Unavailable("no-crl-yet")`` before the
         first full one.
         """
-        async with self._lock, self._turn() as turn:
+        async with self._lock, self._around.room, self._turn() as turn:
             await self._settle(turn)
             return await self._make(turn, Kind.delta, final=False, warm=True)
 
-    async def adopt(self, octets: bytes, sequence: int) -> Publication:
+    async def adopt(self, octets: bytes) -> Publication:
         """Publish a full CRL that was signed elsewhere, as that of a root in a ceremony.
 
-        ``sequence``: the change of the ledger that it reaches. Errors: ``bad-crl``,
-        ``bad-signature``, ``wrong-crl-issuer``, ``wrong-crl-scope``, ``crl-number-used``,
-        ``crl-out-of-date``, ``crl-series-ended``; ``Unavailable`` as ``issue_full``.
+        Errors: ``bad-crl``, ``bad-der``, ``crl-too-large``, ``bad-signature``,
+        ``unknown-algorithm``, ``wrong-crl-issuer``, ``wrong-crl-scope``, ``crl-differs``,
+        ``crl-number-used``, ``crl-out-of-date``, ``crl-series-ended``; ``Unavailable`` as
+        ``issue_full``.
         """
-        read = self._maker.read(octets)
-        async with self._lock, self._turn() as turn:
+        read = await asyncio.to_thread(self._maker.read, octets)
+        async with self._lock, self._around.room, self._turn() as turn:
             await self._settle(turn)
             self._require_open(turn.head)
             now = self._around.clock.now()
@@ -177,13 +173,15 @@ class Series:
                     f"{read.next_update:%Y-%m-%dT%H:%M:%SZ}; it must be newer than the current "
                     "one and hold now",
                 )
+            reached = await reach(self._around.source, self.scope.parts, read.tbs)
             await turn.claim(read.number)
             part = self.history.part(f"{read.number}.crl")
             await on_disk(part, part.write_bytes, octets)
             await on_disk(part, sync, part)
-            intent = intent_of(read, hashlib.sha256(read.tbs).digest())
+            intent = intent_of(read, hashlib.sha256(read.tbs.der).digest())
             last = self._last.get(Kind.full)
-            stored = await self._intend(read.number, intent, sequence, read.this_update, last)
+            at = read.this_update
+            stored = await self._intend(read.number, intent, reached.sequence, at, last)
             await on_disk(part, self.history.keep, part, read.number, None)
             sha256 = hashlib.sha256(octets).digest()
             stored = await self.history.become(
@@ -307,6 +305,7 @@ class Series:
                 "cutoff": self.terms.cutoff(this_update, last),
                 "dropped_before": last.cutoff if last else 0,
                 "sequence_before": last.sequence if last else 0,
+                "coverage": self.scope.coverage,
             },
         )
         self._around.checkpoint("intended")
@@ -323,6 +322,7 @@ class Series:
         source, scope = self._around.source, self.scope
         if warm is None:
             return await all_contents(source, scope, last, spill)
+        require_coverage(scope, warm)
         if kind is Kind.delta:
             return await delta_contents(source, scope, warm, spill)
         layout = self.history.layout(warm.number, warm.layout)

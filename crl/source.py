@@ -14,7 +14,7 @@ sequence number of its newest change, the last second of its validity since 1970
 A plain tuple: there are millions of them, and they come from the database as they are.
 """
 
-_REMOVED: Final = b"\x0a\x01\x08"  # ENUMERATED removeFromCRL; nothing follows a release's reason
+RELEASED: Final = b"\x0a\x01\x08"  # ENUMERATED removeFromCRL; nothing follows a release's reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,10 @@ class RevocationSource(Protocol):
         """The rows of certificates that end at ``low`` or later and before ``high``, in order of
         their end; seconds since 1970."""
 
+    async def issued(self, part: Part, serial: int, /) -> bool:
+        """Whether the CA has ever issued a certificate of this serial number, whatever its part."""
+
 
 def is_release(entry: bytes) -> bool:
     """Whether this is the entry of a certificate that was on hold and is good again."""
-    return entry.endswith(_REMOVED)
+    return entry.endswith(RELEASED)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from crl.contents import TooMany
+from crl.contents import Anew, require_coverage
 from crl.history import Kind, Publication
 from crl.series import Series
 from infra.clock import Clock
@@ -37,8 +37,9 @@ class Upkeep:
         return self._series.name
 
     def current(self) -> Standing:
-        """Errors: ``Unavailable("no-crl-yet")`` when one that should be there is not."""
-        found: list[Publication] = [self._series.current(Kind.full)]
+        """Errors: ``Unavailable("no-crl-yet")`` when one that should be there is not, or covers
+        what the series covered before its settings were changed."""
+        found: list[Publication] = [self._full()]
         if self._deltas:
             found.append(self._series.current(Kind.delta))
         first = min(found, key=lambda crl: crl.next_update)
@@ -53,10 +54,19 @@ class Upkeep:
         if self._deltas:
             try:
                 await self._series.issue_delta()
-            except TooMany:
+            except Anew:
                 await self._series.issue_full()
                 await self._series.issue_delta()
         return self.current()
+
+    def _full(self) -> Publication:
+        full = self._series.current(Kind.full)
+        try:
+            if not full.final:
+                require_coverage(self._series.scope, full)
+        except Anew as error:
+            raise Unavailable("no-crl-yet", error.detail, retry_after=1) from error
+        return full
 
     @property
     def _deltas(self) -> bool:
@@ -69,7 +79,7 @@ class Upkeep:
 
     def _full_is_due(self) -> bool:
         try:
-            full = self._series.current(Kind.full)
+            full = self._full()
         except Unavailable:
             return True
         overlap = min(self._overlap, (full.next_update - full.this_update) / 2)

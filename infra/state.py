@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import secrets
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,6 +69,17 @@ def kept_secret(path: Path, octets: int = 32) -> str:
                 temporary.unlink()
             sync_folder(path.parent)
         return path.read_text().strip()
+    except OSError as error:
+        raise unusable(path, error) from error
+
+
+def node_name(folder: Path) -> str:
+    """A name that no other node has: the same after each start, so that a node goes on where it
+    was killed, and another one for a copy of the folder. Errors: as ``kept_secret``."""
+    path = folder / "node"
+    name = kept_secret(path, 9)
+    try:
+        return f"{socket.gethostname()}/{name}/{path.stat().st_ino:x}"
     except OSError as error:
         raise unusable(path, error) from error
 

@@ -1,39 +1,66 @@
-"""Mass revocation over HTTP: ``POST /revocations`` does one step, and says whether it was the
-last; who calls again goes on."""
+"""Mass revocation over HTTP: ``POST /revocations`` rehearses a step, or does the next one of a job
+and says whether it was the last; who calls again goes on."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+import re
+from typing import Any, Final, Protocol
 
 import msgspec
 from aiohttp import web
 
 from infra.errors import Rejected
 from infra.http.limits import read_body
-from pki.algorithms import KeyType
-from pki.api import BASE, MAX_BODY, decode, parse_moment
+from pki.algorithms import SIGNATURE_ALGORITHMS, KeyType
+from pki.api import BASE, MAX_BODY, decode, moment, parse_moment
 from pki.hierarchy import Hierarchy
-from pki.mass_revocation import BATCH, MassRevocation, Order, Query, Step
+from pki.mass_query import KeptList, Listed, ListKind, Order, Query, Step
+from pki.mass_revocation import BATCH, Job, MassRevocation
 from pki.serial import parse_serial
 from pki.status import parse_reason
 
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+
+
+class ListRef(msgspec.Struct, forbid_unknown_fields=True):
+    """A list whose parts were sent before: its digest (``pki.mass_query.framed``)."""
+
+    kind: ListKind
+    digest: str
+    parts: int
+
 
 class MassBody(msgspec.Struct, forbid_unknown_fields=True):
-    """What ``POST /revocations`` takes: a query, or at most ``BATCH`` serial numbers.
+    """What ``POST /revocations`` takes: a query, a list, or a job that has begun.
 
-    ``after``: where a rehearsal goes on; a job knows that itself.
+    ``items``: at most ``BATCH`` of a list that is rehearsed; ``after``: where the rehearsal of a
+    query goes on; a job knows that itself.
     """
 
-    reason: str
+    reason: str = ""
     invalidity_date: str | None = None
     ca: str | None = None
     profile: str | None = None
+    algorithm: str | None = None
     key_type: str | None = None
     issued_after: str | None = None
     issued_before: str | None = None
-    serials: list[str] | None = None
+    kind: ListKind | None = None
+    items: list[str] | None = None
+    kept: ListRef | None = None
+    job: str | None = None
     rehearse: bool = False
     after: int = 0
+
+
+class PartBody(msgspec.Struct, forbid_unknown_fields=True):
+    """What ``POST /revocations/lists`` takes: at most ``BATCH`` items of a list, the ``part``-th
+    of it."""
+
+    kind: ListKind
+    digest: str
+    part: int
+    items: list[str]
 
 
 class Office(Protocol):
@@ -46,49 +73,125 @@ class Office(Protocol):
 
 
 def mass_routes(office: Office) -> list[web.RouteDef]:
-    """The route, for ``web.Application.add_routes``."""
+    """The routes, for ``web.Application.add_routes``."""
 
     async def revoke(request: web.Request) -> web.Response:
         body = decode(await read_body(request, MAX_BODY), MassBody)
-        order = Order(
-            parse_reason(body.reason), parse_moment(body.invalidity_date), str(request["who"])
-        )
         jobs = office.mass_revocation
-        if body.ca is not None:
-            office.hierarchy.authority(body.ca)
-        if body.serials is not None:
-            step = await _list(office, body, body.serials, order)
-        elif body.rehearse:
-            step = await jobs.rehearse(_query(body), order, body.after)
+        job = body.job
+        if body.rehearse:
+            step = await _rehearse(office, body, _order(body, request))
         else:
-            step = await jobs.advance(_query(body), order)
+            if job is None:
+                what = _kept(office, body) or _query(body)
+                job = await jobs.begin(what, _order(body, request))
+            step = await jobs.advance(job)
         rate, measured = await jobs.rate()
         document: dict[str, Any] = msgspec.to_builtins(step)
-        document |= {"rate": rate, "rate_measured": measured}
+        document |= {"job": job, "rate": rate, "rate_measured": measured}
         return web.json_response(document)
 
-    return [web.post(f"{BASE}/revocations", revoke)]
+    async def keep(request: web.Request) -> web.Response:
+        body = decode(await read_body(request, MAX_BODY), PartBody)
+        if not _DIGEST.fullmatch(body.digest) or not 0 <= body.part < 10**8:
+            raise Rejected("bad-body", "a digest is 64 hexadecimal digits, a part a number from 0")
+        items = _parsed(body.kind, body.items)
+        await office.mass_revocation.keep(body.digest, body.part, body.kind, items)
+        return web.json_response({"part": body.part}, status=201)
+
+    async def unfinished(request: web.Request) -> web.Response:
+        found = await office.mass_revocation.unfinished()
+        return web.json_response({"jobs": [_view(job) for job in found]})
+
+    return [
+        web.get(f"{BASE}/revocations", unfinished),
+        web.post(f"{BASE}/revocations", revoke),
+        web.post(f"{BASE}/revocations/lists", keep),
+    ]
 
 
-async def _list(office: Office, body: MassBody, serials: list[str], order: Order) -> Step:
-    if (body.profile, body.key_type, body.issued_after, body.issued_before) != (None,) * 4:
-        raise Rejected("bad-body", "serials stand alone: nothing else chooses certificates")
-    if len(serials) > BATCH:
-        raise Rejected("too-many-serials", f"at most {BATCH} serial numbers go into one request")
-    names = list(office.hierarchy.authorities) if body.ca is None else [body.ca]
-    return await office.mass_revocation.revoke(
-        [parse_serial(serial) for serial in serials], names, order, rehearse=body.rehearse
-    )
+def _order(body: MassBody, request: web.Request) -> Order:
+    suspect = parse_moment(body.invalidity_date)
+    return Order(parse_reason(body.reason), suspect, str(request["who"]))
+
+
+async def _rehearse(office: Office, body: MassBody, order: Order) -> Step:
+    if body.kind is None or body.items is None:
+        return await office.mass_revocation.rehearse(_query(body), order, body.after)
+    listed = _listed(office, body, body.kind, body.items)
+    return await office.mass_revocation.rehearse_list(listed, order)
+
+
+def parse_item(kind: ListKind, text: str) -> bytes:
+    """One line of a list. Errors: ``bad-serial``, ``bad-key-hash``."""
+    match kind:
+        case ListKind.serials:
+            serial = parse_serial(text)
+            return serial.to_bytes((serial.bit_length() + 7) // 8, "big")
+        case ListKind.keys:
+            if not _DIGEST.fullmatch(text.lower()):
+                raise Rejected(
+                    "bad-key-hash",
+                    "a key is named by 64 hexadecimal digits, SHA-256 of its SubjectPublicKeyInfo",
+                )
+            return bytes.fromhex(text)
+
+
+def _parsed(kind: ListKind, items: list[str]) -> list[bytes]:
+    if len(items) > BATCH:
+        raise Rejected("list-too-long", f"at most {BATCH} of a list go into one request")
+    return [parse_item(kind, item) for item in items]
+
+
+def _listed(office: Office, body: MassBody, kind: ListKind, items: list[str]) -> Listed:
+    _require_alone(body)
+    return Listed(kind, _parsed(kind, items), _authorities(office, body))
+
+
+def _kept(office: Office, body: MassBody) -> KeptList | None:
+    if (kept := body.kept) is None:
+        return None
+    _require_alone(body)
+    if not _DIGEST.fullmatch(kept.digest) or not 0 < kept.parts < 10**8:
+        raise Rejected("bad-body", "a list has a digest of 64 hexadecimal digits, and parts")
+    return KeptList(kept.kind, kept.digest, kept.parts, tuple(_authorities(office, body)))
+
+
+def _authorities(office: Office, body: MassBody) -> list[str]:
+    if body.ca is not None:
+        return [office.hierarchy.authority(body.ca).name]
+    return list(office.hierarchy.authorities)
+
+
+def _require_alone(body: MassBody) -> None:
+    chosen = (body.profile, body.algorithm, body.key_type, body.issued_after, body.issued_before)
+    if any(one is not None for one in chosen):
+        raise Rejected("bad-body", "a list stands alone: nothing else chooses certificates")
 
 
 def _query(body: MassBody) -> Query:
     kinds = [kind.value for kind in KeyType]
     if body.key_type is not None and body.key_type not in kinds:
         raise Rejected("bad-key-type", f"a key type is one of {', '.join(kinds)}")
+    if body.algorithm is not None and body.algorithm not in SIGNATURE_ALGORITHMS:
+        known = ", ".join(SIGNATURE_ALGORITHMS)
+        raise Rejected("unknown-algorithm", f"a signature algorithm is one of {known}")
     return Query(
         ca=body.ca,
         profile=body.profile,
+        algorithm=body.algorithm,
         key_type=None if body.key_type is None else KeyType(body.key_type),
         issued_after=parse_moment(body.issued_after),
         issued_before=parse_moment(body.issued_before),
     )
+
+
+def _view(job: Job) -> dict[str, Any]:
+    asked: dict[str, Any] = msgspec.to_builtins(job.asked)
+    return {
+        "job": job.id,
+        "asked": asked,
+        "by": job.by,
+        "started": moment(job.started),
+        "revoked": job.revoked,
+    }

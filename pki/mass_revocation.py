@@ -1,8 +1,10 @@
-"""Many certificates revoked at once: those of a profile, of a kind of key, of a time, or a list.
+"""Many certificates revoked at once: those of a profile, an algorithm, a kind of key, a time, a
+batch of keys, or a list.
 
-A job is a document that says how far it has come. It is done a batch at a time; whoever asks for
-the same again after a crash goes on where it was, and a certificate that is revoked already is
-left alone. Each revocation is logged as any other is.
+A job is a document that says what was asked and how far it has come; a list is kept with it. It is
+done a step at a time; whoever asks for the same again after a crash, or for what is unfinished,
+goes on where it was, and a certificate that is revoked already is left alone. Each revocation is
+logged as any other is.
 """
 
 from __future__ import annotations
@@ -11,24 +13,28 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 import msgspec
 
-from infra.errors import Rejected, Unavailable
+from infra.errors import Broken, Rejected, Unavailable
 from infra.store.port import Collection, Conflict, Document, Duplicate, Index, Store, Stored
-from pki.algorithms import KeyType, key_type_of
-from pki.certificate import parse_certificate
 from pki.crl_entry import Entry, encode_entry
 from pki.ledger import Ledger
+from pki.mass_query import Growth, KeptList, Listed, ListKind, Order, Query, Step, framed
+from pki.partition import series_of
 from pki.profile import Profile
-from pki.record import Record, State, integer_of, micros, time_of
-from pki.serial import SerialNumber
+from pki.record import CERTIFICATES, Record, State, integer_of, micros, time_of
+from pki.serial import SerialNumber, format_serial
 from pki.status import RevocationReason, Revoked
 
-JOBS: Final = Collection("revocation_jobs", (Index("ended", ("ended",)),))
+JOBS: Final = Collection(
+    "revocation_jobs", (Index("ended", ("ended",)), Index("unfinished", ("unfinished",)))
+)
+LISTS: Final = Collection("revocation_lists")
+COLLECTIONS: Final = (JOBS, LISTS)
 
 BATCH: Final = 500
 """Certificates of the ledger that one step looks at, or of a list that it takes."""
@@ -39,75 +45,25 @@ USUAL_RATE: Final = 200.0
 _TOGETHER: Final = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
-    """Which certificates are meant: all that is given must match, and something must be given.
+class Asked(msgspec.Struct, frozen=True):
+    """What a job document keeps of what was asked."""
 
-    ``issued_after``: inclusive; ``issued_before``: exclusive.
-    """
-
-    ca: str | None = None
-    profile: str | None = None
-    key_type: KeyType | None = None
-    issued_after: datetime | None = None
-    issued_before: datetime | None = None
-
-    def __post_init__(self) -> None:
-        if (self.profile, self.key_type, self.issued_after, self.issued_before) == (None,) * 4:
-            raise Rejected(
-                "empty-query",
-                "say which certificates: a profile, a key type, when they were issued, or serials",
-            )
-
-    def matches(self, record: Record) -> bool:
-        """Whether this certificate is meant, whatever its status."""
-        if record.state is not State.issued or self.ca not in (None, record.ca):
-            return False
-        if self.profile not in (None, record.profile):
-            return False
-        at = record.issued_at
-        if self.issued_after is not None and at < self.issued_after:
-            return False
-        if self.issued_before is not None and at >= self.issued_before:
-            return False
-        return self.key_type is None or self.key_type is key_type_of(
-            parse_certificate(record.certificate).public_key_info
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What is to be done to them. ``by``: who asks, for the log."""
-
-    reason: RevocationReason
+    query: Query | None
+    listed: KeptList | None
+    reason: str
     invalidity_date: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job that is not over. ``done``: how far it has come, in its own measure."""
+
+    id: str
+    asked: Asked
     by: str
-
-
-@dataclass(slots=True)
-class Growth:
-    """What a CRL grows by."""
-
-    entries: int = 0
-    octets: int = 0
-
-
-@dataclass(slots=True)
-class Step:
-    """What one step has done, or would do.
-
-    ``revoked``: certificates; ``already``: that were revoked before; ``unknown``: serial numbers
-    of a list that nobody has; ``position``: where the next step begins; ``end``: where the last
-    one does, at present; ``growth``: by the name of the CRL's scope.
-    """
-
-    revoked: int = 0
-    already: int = 0
-    unknown: list[str] = field(default_factory=list)
-    position: int = 0
-    end: int = 0
-    done: bool = False
-    growth: dict[str, Growth] = field(default_factory=dict)
+    started: datetime
+    revoked: int
+    done: int
 
 
 class MassRevocation:
@@ -126,23 +82,79 @@ class MassRevocation:
             self._count(record, order, step)
         return step
 
-    async def advance(self, query: Query, order: Order) -> Step:
-        """Do one step of the job of this query and order, which begins with its first.
+    async def rehearse_list(self, listed: Listed, order: Order) -> Step:
+        """The same of a list, of which nothing is kept."""
+        step = Step(done=True)
+        for record in await self._named(listed, self._ledger.now(), step):
+            self._count(record, order, step)
+        return step
+
+    async def keep(self, digest: str, part: int, kind: ListKind, items: Sequence[bytes]) -> None:
+        """Keep a part of a list, counted from 0; once more changes nothing."""
+        body: Document = {"kind": kind.value, "items": list(items)}
+        try:
+            await self._store.insert(LISTS, _part(digest, part), body)
+        except Duplicate as error:
+            stored = await self._store.get(LISTS, _part(digest, part))
+            if stored is None or stored.body != body:
+                raise Rejected("bad-list", "another list was kept under this digest") from error
+
+    async def begin(self, what: Query | KeptList, order: Order) -> str:
+        """The job that does this, begun now unless it is under way. Errors: ``bad-list``,
+        ``revocation-job-busy``."""
+        asked = Asked(
+            query=what if isinstance(what, Query) else None,
+            listed=what if isinstance(what, KeptList) else None,
+            reason=order.reason.name,
+            invalidity_date=order.invalidity_date,
+        )
+        encoded = msgspec.json.encode(asked)
+        id = hashlib.sha256(encoded).hexdigest()
+        stored = await self._store.get(JOBS, id)
+        if stored is not None and "ended" not in stored.body:
+            return id
+        if isinstance(what, KeptList):
+            await self._require_whole(what)
+        started = micros(self._ledger.now())
+        body: Document = {
+            "asked": encoded.decode(),
+            "by": order.by,
+            "started": started,
+            "unfinished": started,
+            "position": 0,
+            "revoked": 0,
+            "already": 0,
+            "milliseconds": 0,
+        }
+        try:
+            if stored is None:
+                await self._store.insert(JOBS, id, body)
+            else:
+                await self._store.replace(JOBS, stored, body)  # the same once more, from now on
+        except (Conflict, Duplicate) as error:
+            raise _busy() from error
+        return id
+
+    async def unfinished(self) -> list[Job]:
+        """Jobs that are not over, the oldest first."""
+        return [_job(stored) for stored in await self._store.find(JOBS, "unfinished")]
+
+    async def advance(self, id: str) -> Step:
+        """Do one step of a job.
 
         ``Step.revoked`` and ``Step.already`` count from the job's beginning. Errors:
-        ``Unavailable`` with ``revocation-job-busy`` or what store and log say; what was revoked
-        until then stays so.
+        ``no-such-job``; ``Unavailable`` with ``revocation-job-busy`` or what store and log say;
+        what was revoked until then stays so.
         """
         began = time.monotonic()
-        stored = await self._job(query, order)
-        body = stored.body
-        after, started = integer_of(body["position"]), time_of(body["started"])
-        page = await self._ledger.changed(after, limit=BATCH)
-        step = await self._begin(after, page)
-        # What is issued from now on is issued knowing of this.
-        before = [record for record in page if record.issued_at <= started]
-        await self._revoke(self._meant(query, before, started, step), order, step)
-        step.revoked += integer_of(body["revoked"])
+        stored = await self._store.get(JOBS, id)
+        if stored is None or "ended" in stored.body:
+            raise Rejected("no-such-job", "no such job is unfinished")
+        job, body = _job(stored), stored.body
+        step, records = await self._next(job)
+        reason = RevocationReason[job.asked.reason]
+        await self._revoke(records, Order(reason, job.asked.invalidity_date, job.by), step)
+        step.revoked += job.revoked
         step.already += integer_of(body["already"])
         new: Document = body | {
             "position": step.position,
@@ -153,30 +165,11 @@ class MassRevocation:
         }
         if step.done:
             new["ended"] = micros(self._ledger.now())
+            del new["unfinished"]
         try:
             await self._store.replace(JOBS, stored, new)
         except Conflict as error:
             raise _busy() from error
-        return step
-
-    async def revoke(
-        self, serials: Sequence[SerialNumber], authorities: Sequence[str], order: Order,
-        *, rehearse: bool,
-    ) -> Step:  # fmt: skip
-        """Revoke these, of whichever of ``authorities``; ``rehearse``: only say what would be."""
-        step = Step(done=True)
-        found: list[Record] = []
-        for serial in dict.fromkeys(serials):
-            record = await self._find(serial, authorities)
-            if record is None:
-                step.unknown.append(f"{serial:x}")
-            elif _is_final(record):
-                step.already += 1
-            elif rehearse:
-                self._count(record, order, step)
-            else:
-                found.append(record)
-        await self._revoke(found, order, step)
         return step
 
     async def rate(self) -> tuple[float, bool]:
@@ -187,6 +180,22 @@ class MassRevocation:
             if revoked >= BATCH and spent:
                 return 1000 * revoked / spent, True
         return USUAL_RATE, False
+
+    async def _next(self, job: Job) -> tuple[Step, list[Record]]:
+        """What the next step is to revoke."""
+        query, kept = job.asked.query, job.asked.listed
+        if query is not None:
+            page = await self._ledger.changed(job.done, limit=BATCH)
+            step = await self._begin(job.done, page)
+            # What is issued from now on is issued knowing of this.
+            before = [record for record in page if record.issued_at <= job.started]
+            return step, self._meant(query, before, job.started, step)
+        if kept is None:
+            raise Broken("storage-corrupt", f"revocation_jobs: {job.id} asks for nothing")
+        position = job.done + 1
+        step = Step(position=position, end=kept.parts, done=position == kept.parts)
+        listed = Listed(kept.kind, await self._items(kept, job.done), kept.authorities)
+        return step, await self._named(listed, job.started, step)
 
     async def _begin(self, after: int, page: Sequence[Record]) -> Step:
         step = Step(position=page[-1].sequence if page else after, done=len(page) < BATCH)
@@ -209,6 +218,42 @@ class MassRevocation:
             elif record.changed_at < started:  # what the job itself has revoked comes again
                 step.already += 1
         return found
+
+    async def _named(self, listed: Listed, started: datetime, step: Step) -> list[Record]:
+        """What a list names and is not revoked; the rest is counted."""
+        found = []
+        for item in dict.fromkeys(listed.items):
+            known = await self._known(listed, item)
+            if not known:
+                step.unknown.append(_shown(listed.kind, item))
+            for record in known:
+                if not _is_final(record):
+                    found.append(record)
+                elif record.changed_at < started:
+                    step.already += 1
+        return found
+
+    async def _known(self, listed: Listed, item: bytes) -> list[Record]:
+        match listed.kind:
+            case ListKind.serials:
+                serial = SerialNumber(int.from_bytes(item, "big"))
+                found = [await self._record(name, serial) for name in listed.authorities]
+            case ListKind.keys:
+                stored = await self._store.find(CERTIFICATES, "key", (item,))
+                found = [Record(one) for one in stored]
+        return [
+            record
+            for record in found
+            if record is not None
+            and record.state is State.issued
+            and record.ca in listed.authorities
+        ]
+
+    async def _record(self, ca: str, serial: SerialNumber) -> Record | None:
+        try:
+            return await self._ledger.record(ca, serial)
+        except Rejected:
+            return None
 
     async def _revoke(self, records: Sequence[Record], order: Order, step: Step) -> None:
         async def one(record: Record) -> None:
@@ -237,44 +282,52 @@ class MassRevocation:
 
     def _count(self, record: Record, order: Order, step: Step) -> None:
         step.revoked += 1
-        scope = record.ca if record.partition is None else f"{record.ca}.{record.partition}"
-        growth = step.growth.setdefault(scope, Growth())
+        growth = step.growth.setdefault(series_of(record.ca, record.partition), Growth())
         at = self._ledger.now().replace(microsecond=0)
         suspect = order.invalidity_date and order.invalidity_date.replace(microsecond=0)
         if not isinstance(record.status, Revoked):  # one on hold is listed already
             growth.entries += 1
             growth.octets += len(encode_entry(Entry(record.serial, at, order.reason, suspect)))
 
-    async def _find(self, serial: SerialNumber, authorities: Sequence[str]) -> Record | None:
-        for name in authorities:
-            try:
-                record = await self._ledger.record(name, serial)
-            except Rejected:
-                continue
-            return record if record.state is State.issued else None
-        return None
+    async def _items(self, kept: KeptList, part: int) -> list[bytes]:
+        stored = await self._store.get(LISTS, _part(kept.digest, part))
+        items = stored.body["items"] if stored and stored.body["kind"] == kept.kind else None
+        if not isinstance(items, list) or not all(isinstance(item, bytes) for item in items):
+            raise Rejected("bad-list", f"part {part} of the list is not here; send all of it")
+        return [item for item in items if isinstance(item, bytes)]
 
-    async def _job(self, query: Query, order: Order) -> Stored:
-        asked = msgspec.to_builtins((query, order.reason.name, order.invalidity_date))
-        id = hashlib.sha256(msgspec.json.encode(asked)).hexdigest()
-        stored = await self._store.get(JOBS, id)
-        if stored is not None and "ended" not in stored.body:
-            return stored
-        body: Document = {
-            "asked": msgspec.json.encode(asked).decode(),
-            "by": order.by,
-            "started": micros(self._ledger.now()),
-            "position": 0,
-            "revoked": 0,
-            "already": 0,
-            "milliseconds": 0,
-        }
-        try:
-            if stored is None:
-                return await self._store.insert(JOBS, id, body)
-            return await self._store.replace(JOBS, stored, body)  # the same once more, from now on
-        except (Conflict, Duplicate) as error:
-            raise _busy() from error
+    async def _require_whole(self, kept: KeptList) -> None:
+        whole = hashlib.sha256()
+        for part in range(kept.parts):
+            whole.update(framed(await self._items(kept, part)))
+        if whole.hexdigest() != kept.digest:
+            raise Rejected("bad-list", "the list that was sent is not the one that is named")
+
+
+def _job(stored: Stored) -> Job:
+    body = stored.body
+    try:
+        asked = msgspec.json.decode(str(body["asked"]), type=Asked)
+    except msgspec.MsgspecError as error:
+        raise Broken("storage-corrupt", f"revocation_jobs: {stored.id} cannot be read") from error
+    return Job(
+        id=stored.id,
+        asked=asked,
+        by=str(body["by"]),
+        started=time_of(body["started"]),
+        revoked=integer_of(body["revoked"]),
+        done=integer_of(body["position"]),
+    )
+
+
+def _part(digest: str, part: int) -> str:
+    return f"{digest}/{part:08}"
+
+
+def _shown(kind: ListKind, item: bytes) -> str:
+    if kind is ListKind.keys:
+        return item.hex()
+    return format_serial(SerialNumber(int.from_bytes(item, "big")))
 
 
 def _is_final(record: Record) -> bool:

@@ -26,8 +26,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from bench.peers.crl_entries import ENDS, NOW, entries
 from crl.from_ledger import FromLedger, Keys
 from crl.scope import Scope
-from crl.series import COLLECTIONS, Series, Surroundings
+from crl.series import COLLECTIONS, Series
 from crl.source import Part, RevocationSource, Row
+from crl.surroundings import Surroundings
 from crl.terms import Terms
 from infra.clock import FixedClock
 from infra.store.port import Document, New
@@ -83,6 +84,9 @@ class Changing:
     def expired(self, part: Part, low: int, high: int, /) -> AsyncIterator[list[Row]]:
         return self.source.expired(part, low, high)
 
+    async def issued(self, part: Part, serial: int, /) -> bool:
+        return await self.source.issued(part, serial)
+
 
 @dataclass
 class Stream:
@@ -117,6 +121,9 @@ class Stream:
 
     async def expired(self, part: Part, low: int, high: int, /) -> AsyncIterator[list[Row]]:
         yield []
+
+    async def issued(self, part: Part, serial: int, /) -> bool:
+        return True
 
 
 def _row(entry: Entry, sequence: int) -> Row:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from crl.making import no_checkpoint
 from crl.scope import Scope
-from crl.series import COLLECTIONS, Series, Surroundings
+from crl.series import COLLECTIONS, Series
 from crl.source import Part, Row
+from crl.surroundings import Surroundings
 from crl.terms import Terms
 from infra.clock import FixedClock
 from infra.store.port import Store
@@ -93,6 +94,9 @@ class Ledger:
 
     def expired(self, part: Part, low: int, high: int, /) -> AsyncIterator[list[Row]]:
         return self._pages(part, lambda row: row[2], lambda row: low <= row[2] < high)
+
+    async def issued(self, part: Part, serial: int, /) -> bool:
+        return (part.issuer, serial) in self.known
 
     async def _pages(
         self, part: Part, order: Callable[[Row], object], wanted: Callable[[Row], bool]

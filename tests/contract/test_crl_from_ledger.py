@@ -12,8 +12,9 @@ import pytest
 from crl.encode import parse_crl
 from crl.from_ledger import FromLedger
 from crl.scope import Scope
-from crl.series import COLLECTIONS, Series, Surroundings, Terms
+from crl.series import COLLECTIONS, Series, Terms
 from crl.source import Part, Row, is_release
+from crl.surroundings import Surroundings
 from infra.clock import FixedClock
 from infra.errors import Broken
 from infra.store.sqlite import SqliteStore

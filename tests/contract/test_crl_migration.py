@@ -5,16 +5,20 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from cli.compose import COLLECTIONS, running
 from conf.load import load
 from crl.encode import parse_crl
 from crl.from_ledger import FromLedger
 from crl.history import Kind
 from crl.scope import Scope
-from crl.series import Series, Surroundings
+from crl.series import Series
 from crl.source import Part
+from crl.surroundings import Surroundings
 from crl.terms import Terms
 from infra.clock import FixedClock
+from infra.errors import Rejected
 from infra.store.port import Document
 from infra.store.sqlite import SqliteStore
 from pki.crl_entry import Entry
@@ -23,7 +27,7 @@ from pki.log.log import Log
 from pki.record import CERTIFICATES, document_id, micros, revocation_body
 from pki.serial import format_serial
 from pki.status import RevocationReason, Revoked
-from tests.contract.crl_fixtures import DAY, NOW, Acts, authority
+from tests.contract.crl_fixtures import DAY, NOW, Acts, authority, sha256
 
 
 def as_it_was(serial: int, sequence: int, status: Revoked | None, *, changed: bool) -> Document:
@@ -115,11 +119,33 @@ async def test_numbers_and_times_go_on_behind_those_of_before(tmp_path: Path) ->
     from cli.crls import COLLECTIONS as CRLS
 
     [former] = [one for one in CRLS if one.name == "crls"]
-    body: Document = {"issuer": "issuing", "number": ahead, "this_update": 1_700_000_000}
-    await store.insert(former, f"issuing/{ahead:020}", body)
+    [former_octets] = [one for one in CRLS if one.name == "crl_octets"]
+    octets = b"a CRL of version 0.1"
+    for number, state in ((ahead - 1, "void"), (ahead, "published")):
+        body: Document = {
+            "issuer": "issuing", "number": number, "state": state, "sequence": 1, "count": 3,
+            "this_update": 1_700_000_000, "next_update": 1_700_600_000,
+            "tbs_hash": b"", "sha256": sha256(octets),
+        }  # fmt: skip
+        await store.insert(former, f"issuing/{number:020}", body)
+    await store.insert(former_octets, f"issuing/{ahead:020}", {"der": octets})
     await store.close()
     async with running(settings, create=True, serving=False) as instance:
         series = instance.crls.of("issuing").series
         full, delta = series.current(), series.current(Kind.delta)
         assert (full.number, delta.number, delta.base) == (ahead + 1, ahead + 2, ahead + 1)
         assert instance.crls.of("root").series.current().number < ahead
+        # What was published then is found by its number, again after its file is lost.
+        for _ in range(2):
+            found = await series.by_number(ahead)
+            assert (found.read(), found.sha256, found.count) == (octets, sha256(octets), 3)
+            found.path.unlink()
+        with pytest.raises(Rejected, match="no-such-crl"):
+            await series.by_number(ahead - 1)
+        with pytest.raises(Rejected, match="no-such-crl"):
+            await instance.crls.of("root").series.by_number(ahead)
+        listed = [one.body["number"] for one in await series.latest(limit=10)]
+        assert listed == [ahead + 2, ahead + 1, ahead, ahead - 1]
+        assert [one.body["number"] for one in await series.latest(limit=1, before=ahead)] == [
+            ahead - 1
+        ]

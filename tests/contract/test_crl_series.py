@@ -5,20 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.serialization import Encoding
 
-from crl.encode import parse_crl
 from crl.history import END_OF_TIME, Kind, State
 from crl.schedule import Schedule, Timing
-from crl.scope import Contents
-from crl.series import Series
 from crl.terms import Terms
 from crl.upkeep import Upkeep
 from infra.errors import Broken, Rejected, Unavailable
@@ -175,81 +169,6 @@ async def test_what_a_linter_objects_to_is_not_published(house: House) -> None:
     with pytest.raises(Broken, match="crl-check"):
         await series.issue_full()
     assert series.current() == first
-
-
-# Signed elsewhere
-
-
-def ceremony(house: House, number: int, *, delta: bool = False, serial: int = 7) -> bytes:
-    """A CRL that the root signed where its key is kept."""
-    now = house.clock.at
-    ca = house.authority
-    revoked = x509.RevokedCertificateBuilder(serial, now).build()
-    builder = (
-        x509.CertificateRevocationListBuilder(
-            ca.certificate.subject, now, now + 300 * DAY, revoked_certificates=[revoked]
-        )
-        .add_extension(
-            x509.AuthorityKeyIdentifier(ca.issuer.key_identifier, None, None), critical=False
-        )
-        .add_extension(x509.CRLNumber(number), critical=False)
-        .add_extension(
-            x509.IssuingDistributionPoint(None, None, False, True, None, False, False),
-            critical=True,
-        )
-    )
-    if delta:
-        builder = builder.add_extension(x509.DeltaCRLIndicator(1), critical=True)
-    return builder.sign(ca.key, hashes.SHA256()).public_bytes(Encoding.DER)
-
-
-def offline(house: House) -> Series:
-    series = house.series(house.scope("root", contents=Contents.authorities))
-    series._maker._signer = None
-    return series
-
-
-async def test_an_authority_revocation_list_is_adopted(house: House) -> None:
-    series = offline(house)
-    made = await series.adopt(ceremony(house, 41), 1)
-    assert (made.number, made.count, made.read()) == (41, 1, ceremony_octets(made.path))
-    assert series.current() == made
-    again = offline(house)
-    assert await again.recover() == []
-    assert again.current() == made
-    with pytest.raises(Rejected, match="no-crl-key"):
-        await series.issue_full()
-
-
-def ceremony_octets(path: Path) -> bytes:
-    parse_crl(path.read_bytes())
-    return path.read_bytes()
-
-
-async def test_what_is_not_the_next_one_of_the_series_is_not_adopted(
-    house: House, threads: ThreadPoolExecutor
-) -> None:
-    series = offline(house)
-    good = ceremony(house, 41)
-    await series.adopt(good, 1)
-    other = replace(house, authority=authority(threads, KeyType.P_384))
-    for octets, code in (
-        (good, "crl-number-used"),
-        (ceremony(house, 40), "crl-number-used"),
-        (ceremony(house, 50, delta=True), "wrong-crl-scope"),
-        (ceremony(other, 50), "bad-signature"),
-        (good[:-1] + bytes((good[-1] ^ 1,)), "bad-signature"),
-        (good[:-1], "bad-der"),
-    ):
-        with pytest.raises(Rejected, match=code):
-            await series.adopt(octets, 1)
-    house.clock.at -= DAY
-    with pytest.raises(Rejected, match="crl-out-of-date"):
-        await series.adopt(ceremony(house, 51), 1)
-    house.clock.at += 2 * DAY
-    with pytest.raises(Rejected, match="wrong-crl-scope"):
-        await house.series(house.scope("other")).adopt(ceremony(house, 52), 1)
-    assert series.current().number == 41
 
 
 # What is due

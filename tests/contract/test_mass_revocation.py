@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,11 @@ from infra.errors import Rejected, Unavailable
 from pki.algorithms import KeyType, usual_algorithm
 from pki.authority import Application
 from pki.ledger import Ledger
-from pki.mass_revocation import USUAL_RATE, MassRevocation, Order, Query, Step
+from pki.mass_query import KeptList, Listed, ListKind, Order, Query, Step, framed
+from pki.mass_revocation import USUAL_RATE, MassRevocation
 from pki.names import parse_rfc4514
 from pki.record import Record
 from pki.request import assemble_request, build_request_info
-from pki.serial import SerialNumber
 from pki.status import RevocationReason, Revoked
 from pki.throwaway import Throwaway
 
@@ -37,20 +38,27 @@ async def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
         yield made
 
 
-async def issue(instance: Instance, count: int) -> list[Record]:
+async def issue(instance: Instance, count: int, key_type: KeyType = KeyType.P_256) -> list[Record]:
     authority = instance.hierarchy.authority("issuing")
     made = []
     for number in range(count):
-        key = Throwaway.of(KeyType.P_256, usual_algorithm(KeyType.P_256))
+        key = Throwaway.of(key_type, usual_algorithm(key_type))
         info = build_request_info(parse_rfc4514("CN=A,C=AQ").der, key.public_key_info, ())
         request = assemble_request(info, key.algorithm, key.sign(info))
-        made.append(await authority.issue(Application(PROFILE, request, "test", f"r{number}")))
+        made.append(
+            await authority.issue(Application(PROFILE, request, "test", f"{key_type}{number}"))
+        )
     return made
 
 
-async def to_the_end(jobs: MassRevocation, query: Query) -> Step:
+async def advance(jobs: MassRevocation, what: Query | KeptList) -> Step:
+    return await jobs.advance(await jobs.begin(what, ORDER))
+
+
+async def to_the_end(jobs: MassRevocation, what: Query | KeptList) -> Step:
     async with asyncio.timeout(60):
-        while not (step := await jobs.advance(query, ORDER)).done:
+        job = await jobs.begin(what, ORDER)
+        while not (step := await jobs.advance(job)).done:
             pass
     return step
 
@@ -113,7 +121,7 @@ async def test_what_was_interrupted_goes_on(
 ) -> None:
     made = await issue(instance, 12)
     query = Query(profile=PROFILE)
-    while (step := await instance.mass_revocation.advance(query, ORDER)).revoked == 0:
+    while (step := await advance(instance.mass_revocation, query)).revoked == 0:
         assert not step.done
     # In the middle of the next step the disk is full.
     left = 2
@@ -128,7 +136,7 @@ async def test_what_was_interrupted_goes_on(
 
     monkeypatch.setattr(Ledger, "revoke", failing)
     with pytest.raises(Unavailable, match="storage-full"):
-        await instance.mass_revocation.advance(query, ORDER)
+        await advance(instance.mass_revocation, query)
     monkeypatch.setattr(Ledger, "revoke", real)
     last = await to_the_end(instance.mass_revocation, query)
     assert all(isinstance(one, Revoked) for one in await statuses(instance, made))
@@ -137,20 +145,87 @@ async def test_what_was_interrupted_goes_on(
     assert last.revoked >= 12 - 2
 
 
+def octets(serial: int) -> bytes:
+    return serial.to_bytes((serial.bit_length() + 7) // 8, "big")
+
+
+async def kept(jobs: MassRevocation, kind: ListKind, items: list[bytes]) -> KeptList:
+    """A list of these, in parts of ``BATCH``."""
+    digest = hashlib.sha256(framed(items)).hexdigest()
+    parts = [items[at : at + BATCH] for at in range(0, len(items), BATCH)]
+    for _ in range(2):  # sent once more it is the same
+        for number, part in enumerate(parts):
+            await jobs.keep(digest, number, kind, part)
+    return KeptList(kind, digest, len(parts), ("root", "issuing"))
+
+
 async def test_a_list(instance: Instance) -> None:
     made = await issue(instance, 3)
-    jobs, names = instance.mass_revocation, ["root", "issuing"]
-    wanted = [made[0].serial, made[2].serial, made[0].serial, SerialNumber(0xBAD)]
-    rehearsed = await jobs.revoke(wanted, names, ORDER, rehearse=True)
-    assert (rehearsed.revoked, rehearsed.already, rehearsed.unknown) == (2, 0, ["bad"])
+    jobs, names = instance.mass_revocation, ("root", "issuing")
+    wanted = [octets(one) for one in (made[0].serial, made[2].serial, made[0].serial, 0xBAD)]
+    listed = Listed(ListKind.serials, wanted, names)
+    rehearsed = await jobs.rehearse_list(listed, ORDER)
+    assert (rehearsed.revoked, rehearsed.already, rehearsed.unknown) == (2, 0, ["0bad"])
     assert not any(isinstance(one, Revoked) for one in await statuses(instance, made))
-    done = await jobs.revoke(wanted, names, ORDER, rehearse=False)
-    assert (done.revoked, done.already, done.unknown) == (2, 0, ["bad"])
-    again = await jobs.revoke(wanted, names, ORDER, rehearse=False)
+    whole = await kept(jobs, ListKind.serials, wanted)
+    done = await to_the_end(jobs, whole)
+    assert (done.revoked, done.already, done.unknown) == (2, 0, ["0bad"])
+    again = await to_the_end(jobs, whole)
     assert (again.revoked, again.already) == (0, 2)
     assert [isinstance(one, Revoked) for one in await statuses(instance, made)] == [
         True, False, True,
     ]  # fmt: skip
+
+
+async def test_a_batch_of_keys_and_an_algorithm(instance: Instance) -> None:
+    batch, others = await issue(instance, 2), await issue(instance, 3, KeyType.P_384)
+    jobs = instance.mass_revocation
+    none = await to_the_end(jobs, Query(algorithm="sha256-with-rsa"))
+    assert (none.revoked, none.already) == (0, 0)
+    key = batch[0].stored.body["key_hash"]  # both have it
+    assert isinstance(key, bytes)
+    done = await to_the_end(jobs, await kept(jobs, ListKind.keys, [key, bytes(32)]))
+    assert (done.revoked, done.unknown) == (2, ["00" * 32])
+    assert not any(isinstance(one, Revoked) for one in await statuses(instance, others))
+    rest = await to_the_end(jobs, Query(algorithm="ecdsa-with-sha256"))
+    assert (rest.revoked, rest.already) == (3, 2)
+    # Of the CA and its responders nothing: they are meant by name only.
+    known = await instance.ledger.changed(0)
+    assert {one.profile for one in known if isinstance(one.status, Revoked)} == {PROFILE}
+
+
+async def test_a_list_is_kept_with_its_job(instance: Instance) -> None:
+    made = await issue(instance, 12)
+    jobs = instance.mass_revocation
+    whole = await kept(jobs, ListKind.serials, [octets(one.serial) for one in made])
+    job = await jobs.begin(whole, ORDER)
+    first = await jobs.advance(job)
+    assert (first.revoked, first.done, first.position, first.end) == (BATCH, False, 1, 3)
+    # Whoever comes after a crash has neither the file nor the order.
+    [left] = await MassRevocation(instance.store, instance.ledger, instance.profiles).unfinished()
+    assert (left.id, left.revoked, left.asked.listed) == (job, BATCH, whole)
+    while not (step := await jobs.advance(left.id)).done:
+        pass
+    assert (step.revoked, step.already) == (12, 0)
+    found = await statuses(instance, made)
+    assert {status.reason for status in found} == {ORDER.reason}
+    assert await jobs.unfinished() == []
+    with pytest.raises(Rejected, match="no-such-job"):
+        await jobs.advance(job)
+
+
+async def test_a_list_that_is_not_whole_is_refused(instance: Instance) -> None:
+    jobs, serial = instance.mass_revocation, b"\x01"
+    digest = hashlib.sha256(framed([serial, b"\x02"])).hexdigest()
+    await jobs.keep(digest, 0, ListKind.serials, [serial])
+    for parts in (1, 2):
+        with pytest.raises(Rejected, match="bad-list"):
+            await jobs.begin(KeptList(ListKind.serials, digest, parts, ("root",)), ORDER)
+    with pytest.raises(Rejected, match="bad-list"):
+        await jobs.begin(KeptList(ListKind.keys, digest, 1, ("root",)), ORDER)
+    with pytest.raises(Rejected, match="bad-list"):
+        await jobs.keep(digest, 0, ListKind.serials, [b"\x02"])
+    assert await jobs.unfinished() == []
 
 
 async def test_a_rehearsal_says_how_large_the_crl_gets(instance: Instance) -> None:

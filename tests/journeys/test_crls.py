@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.journeys.product import Product, require, run
 
@@ -117,7 +119,7 @@ def test_many_are_revoked(product: Product, people: dict[str, list[Path]]) -> No
     listed.write_text("# stolen cards\n" + "\n".join([*good, "0bad"]) + "\n")
     how = ("--reason", "keyCompromise", "--serials", listed)
     rehearsed = product.json("cert", "revoke-many", *how, "--rehearse")
-    assert (rehearsed["revoked"], rehearsed["unknown"]) == (len(good), ["bad"])
+    assert (rehearsed["revoked"], rehearsed["unknown"]) == (len(good), ["0bad"])
     assert sum(crl["entries"] for crl in rehearsed["crls"].values()) >= len(good)
     assert product.json("cert", "show", everybody[-1])["status"] == "good"
     done = product.json("cert", "revoke-many", *how)
@@ -126,6 +128,18 @@ def test_many_are_revoked(product: Product, people: dict[str, list[Path]]) -> No
     by_profile = ("--reason", "superseded", "--profile", "citizen-authentication")
     again = product.json("cert", "revoke-many", *by_profile)
     assert (again["revoked"], again["already"]) == (0, len(everybody))
+    assert product.json("cert", "revoke-many", "--resume")["jobs"] == []
+    batch = product.home / "keys.txt"
+    ids = [x509.load_pem_x509_certificate(path.read_bytes()).public_key() for path in everybody]
+    spki = [key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) for key in ids]
+    batch.write_text("".join(f"{hashlib.sha256(one).hexdigest()}\n" for one in spki))
+    keys = ("--reason", "keyCompromise", "--keys", batch)
+    assert product.json("cert", "revoke-many", *keys)["already"] == len(everybody)
+    signed = ("--reason", "superseded", "--algorithm", "ecdsa-with-sha256", "--rehearse")
+    assert product.json("cert", "revoke-many", *signed)["already"] == len(everybody)
+    product.refused(
+        "cert", "revoke-many", *signed[:3], "md5", code="unknown-algorithm", says="sha256-with-rsa"
+    )
     listed.write_text("not a serial\n")
     product.refused("cert", "revoke-many", *how, code="bad-serial", says="line 1")
 

@@ -88,7 +88,7 @@ async def issuing(keys: str) -> AsyncIterator[Authority]:
     of its keys."""
     with scratch() as folder:
         settings = load(
-            Path(folder), {}, {"keys.store": keys, "issuance.lint_share": "0.0"}
+            Path(folder), {}, {"keys.store": keys, "issuance.lint_share": "0.0", "slapd.run": "off"}
         ).settings
         async with running(settings, create=True, serving=True) as instance:
             yield instance.hierarchy.authority("issuing")

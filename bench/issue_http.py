@@ -123,6 +123,7 @@ async def _serving(home: Path, lint_share: str | None) -> AsyncIterator[tuple[st
         "http.app_port=0",
         "http.validation_port=0",
         "http.public_url=http://127.0.0.1:8081",  # in certificates; nobody asks there
+        "slapd.run=off",
     ]
     if lint_share is not None:
         settings.append(f"issuance.lint_share={lint_share}")

@@ -10,6 +10,7 @@ import hashlib
 import logging
 import os
 import ssl
+from collections import ChainMap
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
@@ -22,6 +23,7 @@ from aiohttp import web
 from cli import api
 from cli.crls import COLLECTIONS as CRL_COLLECTIONS
 from cli.crls import Crls
+from cli.directories import COLLECTIONS as DIRECTORY_COLLECTIONS
 from cli.from_settings import (
     all_profiles,
     blocked_keys,
@@ -35,6 +37,7 @@ from cli.keys import open_keys
 from cli.maintenance import Chore, Maintenance
 from cli.metrics import Metrics
 from cli.parts import Instance
+from cli.private_slapd import private_slapd
 from cli.validation import RELAY, TABLE, Apart, Here, responder_id
 from conf.schema import Settings
 from crl.http import STATUSES as CRL_STATUSES
@@ -44,7 +47,7 @@ from infra.errors import Rejected
 from infra.http.app import bind_shared, make_app, serve_app, serve_unix
 from infra.http.auth import Callers, Scope, TokenFolder, authenticate
 from infra.http.front import Front
-from infra.state import ADMIN_SOCKET, kept_secret, owned
+from infra.state import ADMIN_SOCKET, kept_secret, node_name, owned
 from infra.store.sqlite import SqliteStore
 from ocsp.feed_http import FOLLOWER_MAY, StatusFeed, responder_route
 from ocsp.feed_http import STATUSES as FEED_STATUSES
@@ -63,7 +66,9 @@ from pki.log.audit import Progress, Report, verify_log
 from pki.log.checkpoint import verifier_key
 from pki.log.log import COLLECTIONS as LOG_COLLECTIONS
 from pki.log.log import Log
-from pki.mass_revocation import JOBS
+from pki.mass_revocation import COLLECTIONS as REVOCATION_JOBS
+from pki.offline import REQUESTED
+from pki.partition import Partitioning
 from pki.preparation import Preparation, PrepareHere
 from pki.profile_check import COLLECTION as PROFILE_CHECKS
 from pki.profile_check import check_all
@@ -76,8 +81,10 @@ COLLECTIONS: Final = (
     *HIERARCHY_COLLECTIONS,
     *LOG_COLLECTIONS,
     *CRL_COLLECTIONS,
+    *DIRECTORY_COLLECTIONS,
     PROFILE_CHECKS,
-    JOBS,
+    *REVOCATION_JOBS,
+    REQUESTED,
 )
 
 FOLLOWERS: Final = Path("secrets", "followers")
@@ -134,14 +141,14 @@ async def running(
             log,
             linter,
             profiles,
-            urls=partial(urls, settings.http),
+            urls=partial(urls, settings.http, settings.directory),
             prepare=processes or PrepareHere(blocked),
             checks=Checks(
                 lint_share=settings.issuance.lint_share,
                 waived_findings=waived_findings(settings.http),
                 verify_signatures=settings.issuance.verify_signature,
             ),
-            partitions=settings.crl.partitions,
+            partitioning=Partitioning(settings.crl.partitions, settings.crl.by_kind),
             step=step,
         )
         instance = Instance(
@@ -162,6 +169,7 @@ async def running(
                 store,
                 clock,
                 _Recorder(log, ledger),
+                holder=node_name(home),
                 # A command would only wait for another process to start.
                 linter=linter if serving else None,
                 gather=serving,
@@ -170,7 +178,11 @@ async def running(
         )
         await _open(instance, create=create, stack=stack, serving=serving)
         if serving:
+            instance.slapd = await stack.enter_async_context(private_slapd(settings))
             await _follow(instance, stack)
+        stack.push_async_callback(instance.directories.stop)
+        if serving:
+            await instance.directories.start()
             maintenance = Maintenance(_chores(instance))
             maintenance.start()
             stack.push_async_callback(maintenance.stop)
@@ -234,7 +246,8 @@ async def _open(
             _log.warning("%s was interrupted and is now %s", record.act_id, record.state)
     if create:
         await check_all(instance.profiles, instance.store, instance.linter, ledger.now())
-        for plan in DEVELOPMENT:
+        # Where a certificate was asked of an offline CA, that is the hierarchy.
+        for plan in () if await instance.store.count(REQUESTED) else DEVELOPMENT:
             await hierarchy.create(plan)
     if not hierarchy.authorities:
         return
@@ -247,6 +260,9 @@ async def _open(
         await stack.enter_async_context(
             instance.crls.of_authority(authority.issuer, authority.signer)
         )
+    for one in await hierarchy.crl_issuers(instance.settings.crl.indirect):
+        instance.crl_issuers[one.issuer.name] = one.issuer
+        await stack.enter_async_context(instance.crls.of_crl_issuer(one))
     ledger.subscribe(instance.crls.changed)
     if serving or create:
         await instance.log.checkpoint(instance.log_signer)
@@ -389,7 +405,7 @@ def validation_app(instance: Instance, here: Here) -> web.Application:
     # On connections that asked for something else before.
     app.add_routes(ocsp_routes(here.server))
     app.add_routes(crl_routes(instance.crls.series, instance.clock))
-    app.add_routes(repository_routes(instance.issuers))
+    app.add_routes(repository_routes(ChainMap(instance.issuers, instance.crl_issuers)))
     return app
 
 

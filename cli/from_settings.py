@@ -6,9 +6,10 @@ from importlib.resources import files
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from conf.schema import Http, Settings
+from conf.schema import Directory, Http, Settings
 from infra.errors import Rejected
 from infra.http.limits import Limits
+from pki.directory.naming import branch_url
 from pki.hierarchy import Urls
 from pki.profile import Profile, load_profiles
 from pki.weak_keys import NO_BLOCKLIST, KeyBlocklist, parse_blocklist
@@ -61,9 +62,13 @@ def waived_findings(http: Http) -> frozenset[str]:
     return frozenset({"etsi.internal_domain_name"} if local else ())
 
 
-def urls(http: Http, name: str) -> Urls:
+def urls(http: Http, directory: Directory, name: str) -> Urls:
     """What certificates say of where things are."""
-    base = public_url(http)
+    base, server = public_url(http), directory.public_url
+    branch = f"{directory.authorities},{directory.base}"
     return Urls(
-        crl=f"{base}/crl/{name}.crl", ocsp=f"{base}/ocsp", certificate=f"{base}/aia/{name}.cer"
+        crl=f"{base}/crl/{name}.crl",
+        ocsp=f"{base}/ocsp",
+        certificate=f"{base}/aia/{name}.cer",
+        directory=branch_url(server, branch) if server else "",
     )

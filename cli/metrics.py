@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from time import perf_counter
+from types import MappingProxyType
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
@@ -17,9 +18,11 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from cli.crls import Crls
+from crl.awaited import Awaited
 from crl.history import Kind
 from infra.errors import Unavailable
 from ocsp.metrics import BUCKETS, OcspMetrics
+from pki.directory.publisher import Standing
 from pki.log.log import Log
 
 
@@ -79,9 +82,14 @@ class Metrics:
 
         return count
 
-    def exposition(self, ocsp: OcspMetrics | None) -> bytes:
-        """The Prometheus text format; ``ocsp``: of all processes together, if any answers."""
+    def exposition(
+        self, ocsp: OcspMetrics | None, directories: Mapping[str, Standing] = MappingProxyType({})
+    ) -> bytes:
+        """The Prometheus text format; ``ocsp``: of all processes together, if any answers;
+        ``directories``: those that are published to."""
         read_off = CollectorRegistry()
+        if directories:
+            read_off.register(Families(directory_families(directories)))
         read_off.register(Families(crl_families(self._crls)))
         if ocsp is not None:
             read_off.register(Families(ocsp_families(ocsp)))
@@ -141,6 +149,31 @@ def ocsp_families(ocsp: OcspMetrics) -> list[Metric]:
     ]
 
 
+def directory_families(directories: Mapping[str, Standing]) -> list[Metric]:
+    def gauge(name: str, text: str, value: Callable[[Standing], float]) -> Metric:
+        family = GaugeMetricFamily(f"digitalid_directory_{name}", text, labels=["directory"])
+        for directory, standing in directories.items():
+            family.add_metric([directory], value(standing))
+        return family
+
+    def counter(name: str, text: str, value: Callable[[Standing], float]) -> Metric:
+        family = CounterMetricFamily(f"digitalid_directory_{name}", text, labels=["directory"])
+        for directory, standing in directories.items():
+            family.add_metric([directory], value(standing))
+        return family
+
+    return [
+        gauge("sequence", "Last change that it shows.", lambda one: one.applied),
+        gauge("behind", "Changes that it does not show yet.", lambda one: one.behind),
+        gauge("lag_seconds", "Age of the oldest of them.", lambda one: one.lag),
+        gauge("failing", "1 while it cannot be written to.", lambda one: bool(one.failing)),
+        gauge("refused_entries", "Entries that it does not take.", lambda one: one.refused),
+        gauge("left_out_crls", "CRLs too large for it.", lambda one: len(one.left_out)),
+        counter("entries", "Entries that were written.", lambda one: one.entries),
+        counter("failures", "Writes that failed.", lambda one: one.failures),
+    ]
+
+
 def crl_families(crls: Crls) -> list[Metric]:
     labels = ["ca", "kind"]
     entries = GaugeMetricFamily(
@@ -153,7 +186,13 @@ def crl_families(crls: Crls) -> list[Metric]:
     failures = CounterMetricFamily(
         "digitalid_crl_failures", "CRLs that could not be made.", labels=["ca"]
     )
+    due = GaugeMetricFamily(
+        "digitalid_crl_import_due", "Whether a CRL from elsewhere is awaited.", labels=["ca"]
+    )
+    awaited = crls.awaited
     for kept in crls:
+        if isinstance(kept.schedule, Awaited):
+            due.add_metric([kept.series.name], float(kept.series.name in awaited))
         failures.add_metric([kept.series.name], kept.schedule.failures)
         for kind in Kind:
             try:
@@ -164,4 +203,4 @@ def crl_families(crls: Crls) -> list[Metric]:
             entries.add_metric(labelled, crl.count)
             size.add_metric(labelled, crl.size)
             ends.add_metric(labelled, crl.next_update.timestamp())
-    return [entries, size, ends, failures]
+    return [entries, size, ends, failures, due]

@@ -251,6 +251,9 @@ def _welcome(instance: Instance, app: str, validation: str) -> str:
         '-subj "/C=AQ/CN=Alice Example" 2>/dev/null'
     )
     issue = f"{command} cert issue --profile citizen-authentication --csr - --out alice.pem --force"
+    look_up = _look_up(instance)
+    if look_up:
+        issue += " --consent"
     return f"""\
 DigitalID is ready.  Keys: {instance.keys_note}.  State: {home}
 
@@ -258,15 +261,39 @@ DigitalID is ready.  Keys: {instance.keys_note}.  State: {home}
   OCSP         {validation}/ocsp
   CRL          {validation}/crl/issuing.crl
   CA           {validation}/aia/issuing.cer
+  directory    {_directory(instance)}
 
 Try it in another terminal, from this folder:
 
   issue   {request} | {issue}
-  revoke  {command} cert revoke alice.pem --reason keyCompromise
+{look_up}  revoke  {command} cert revoke alice.pem --reason keyCompromise
   check   {command} ocsp query alice.pem
 
 Ctrl-C stops it; the state stays.
 """
+
+
+def _directory(instance: Instance) -> str:
+    from cli.private_slapd import Running
+
+    directory, slapd = instance.settings.directory, instance.slapd
+    if directory.url:
+        return f"{directory.url}  (under {directory.base})"
+    if isinstance(slapd, Running):
+        return f"{'  '.join(slapd.urls)}  (under {directory.base})"
+    return f"none: {slapd.why}"
+
+
+def _look_up(instance: Instance) -> str:
+    """The line that finds the certificate in our own directory, if there is one."""
+    from cli.private_slapd import Running
+
+    if not isinstance(instance.slapd, Running):
+        return ""
+    words = ("ldapsearch", "-x", "-LLL", "-H", instance.slapd.urls[0])
+    base = shlex.join(("-b", instance.settings.directory.base))
+    serial = "$(openssl x509 -in alice.pem -noout -serial | cut -d= -f2)"
+    return f'  look up {shlex.join(words)} {base} "(digitalidSerialNumber={serial})"\n'
 
 
 def _welcome_ocsp(authority: ValidationAuthority, private: str, public: str) -> str:

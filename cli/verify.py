@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -139,7 +139,8 @@ async def verify(
     with working("validating"):
         found = await outcome(Revocation.NONE)
         for _ in range(MAX_FETCHED_ISSUERS):
-            if found.code != "issuer-missing" or not await _fetch_issuer(material, found.path[-1]):
+            last = certificate.load(found.path[-1], "the path")
+            if found.code != "issuer-missing" or not await _fetch_issuer(material, last):
                 break
             found = await outcome(Revocation.NONE)
         if found.valid and not no_revocation:
@@ -206,12 +207,13 @@ def _der(found: Certificate) -> bytes:
     return found.public_bytes(Encoding.DER)
 
 
-async def _fetch_issuer(material: Material, last: bytes) -> bool:
-    """Add the CA that the end of a path points to; whether there was one to add."""
+async def _fetch_issuer(material: Material, issued: Any) -> bool:
+    """Add the certificate of who issued a certificate or CRL, from where that says; whether there
+    was one to add."""
     from cli import fetch
     from cli.ocsp import access
 
-    for url in access(certificate.load(last, "the path"), CA_ISSUERS):
+    for url in access(issued, CA_ISSUERS):
         try:
             content = await fetch.get(url, limit=fetch.MAX_CERTIFICATE)
             issuer = _der(certificate.load(content, url))
@@ -295,30 +297,50 @@ def _check_successful(content: bytes, url: str) -> None:
         raise Rejected("bad-answer", f"{url} answers {status.name.lower().replace('_', ' ')}")
 
 
-async def _fetch_crl(material: Material, der: bytes) -> None:
+async def _fetch_crl(material: Material, der: bytes, *, indirect: bool = True) -> None:
+    """The CRL of a certificate and the delta that it names as the freshest; of an ``indirect``
+    one, which says where the certificate of its signer is, also that and its own CRL."""
+    from cryptography import x509
+
+    holder = certificate.load(der, "the path")
+    found = await _crl_at(material, _points(holder, x509.CRLDistributionPoints))
+    if found is None:
+        return
+    await _crl_at(material, _points(found, x509.FreshestCRL))
+    if indirect and await _fetch_issuer(material, found):
+        await _fetch_crl(material, material.intermediates[-1], indirect=False)
+
+
+def _points(holder: Any, kind: Any) -> list[str]:
+    """The URLs in an extension of distribution points, in their order."""
+    from cryptography import x509
+
+    try:
+        points = holder.extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return []
+    names = [name for point in points for name in point.full_name or ()]
+    return [name.value for name in names if isinstance(name, x509.UniformResourceIdentifier)]
+
+
+async def _crl_at(material: Material, urls: list[str]) -> Any:
+    """The first of these that is a CRL, as cryptography reads it, added to the material."""
     from cryptography import x509
 
     from cli import fetch
 
-    holder = certificate.load(der, "the path")
-    try:
-        points = holder.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
-    except x509.ExtensionNotFound:
-        return
-    for point in points:
-        for name in point.full_name or ():
-            if not isinstance(name, x509.UniformResourceIdentifier):
-                continue
-            try:
-                content = await fetch.get(name.value, limit=fetch.MAX_CRL)
-                x509.load_der_x509_crl(content)
-            except Failure as failure:
-                material.remarks.append(f"no CRL: {failure.detail}")
-            except Exception:  # the library raises more kinds than it documents
-                material.remarks.append(f"no CRL: {name.value} does not answer with a CRL")
-            else:
-                material.crls.append(content)
-                return
+    for url in urls:
+        try:
+            content = await fetch.get(url, limit=fetch.MAX_CRL)
+            read = x509.load_der_x509_crl(content)
+        except Failure as failure:
+            material.remarks.append(f"no CRL: {failure.detail}")
+        except Exception:  # the library raises more kinds than it documents
+            material.remarks.append(f"no CRL: {url} does not answer with a CRL")
+        else:
+            material.crls.append(content)
+            return read
+    return None
 
 
 def _answer(found: Outcome, material: Material, moment: datetime) -> Answer:

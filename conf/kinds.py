@@ -21,6 +21,7 @@ _DURATION_PART: Final = re.compile(r"(\d{1,9})(ms|[smhdw])")
 _SIZE: Final = re.compile(r"(\d{1,12}) ?(B|KiB|MiB|GiB)")
 _HOST: Final = re.compile(r"[A-Za-z0-9._:%-]{1,253}")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]{0,31}")
+_CA: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _ORIGIN: Final = re.compile(r"[A-Za-z0-9._~/:-]{1,253}")
 _SCHEME: Final = re.compile(r"(file|env|prompt):(.*)", re.DOTALL)
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
@@ -108,7 +109,24 @@ class Text:
 
 HOST: Final = Text("a host name or an address to listen on", _HOST)
 LABEL: Final = Text("1 to 32 letters, digits, dots, dashes, underlines or spaces", _NAME)
+CRL_ISSUER: Final = Text(
+    'a name of 2 to 32 lower-case letters, digits and dashes that begins with a letter, or ""',
+    re.compile(r"([a-z][a-z0-9-]{1,31})?"),
+)
 ORIGIN: Final = Text("a name like ca.example.org/log, without spaces", _ORIGIN)
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Names of CAs, in one text."""
+
+    says: str = 'names of CAs with a space between them, or ""'
+
+    def parse(self, raw: object, home: Path) -> tuple[str, ...]:
+        names = tuple(_text(raw).split())
+        if not all(_CA.fullmatch(name) for name in names):
+            raise ValueError(f"{_quoted(raw)} is not {self.says}")
+        return names
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +295,32 @@ class Reference:
         if not isinstance(raw, str):
             raise ValueError(f"must be {self.says}")  # noqa: TRY004
         return parse_secret(raw, home)
+
+
+_DIRECTORY_URL: Final = re.compile(
+    r"ldaps?://(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?"
+    r"|ldapi://(?:/|%2[Ff])[!-~]{1,4000}"
+)
+_CHARACTER: Final = r"[^\s,+\"\\<>;=#\x00-\x1f]"
+_RDN: Final = rf"[A-Za-z][A-Za-z0-9-]*={_CHARACTER}+(?: {_CHARACTER}+)*"
+_DN: Final = re.compile(rf"{_RDN}(?:,{_RDN})*")
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryUrl:
+    """Where a directory answers (RFC 4516 without what follows the host), or nothing."""
+
+    says: str = 'ldaps://HOST[:PORT], ldap://HOST[:PORT], ldapi://%2FPATH, or ""'
+
+    def parse(self, raw: object, home: Path) -> str:
+        text = _text(raw).replace("{home}", str(home))
+        if text and not _DIRECTORY_URL.fullmatch(text):
+            raise ValueError(f"{_quoted(text)} is not {self.says}")
+        return text
+
+
+DN: Final = Text('a name like ou=people,o=Registry, without characters that need an escape', _DN)
+DN_OR_NONE: Final = Text(f'{DN.says}, or ""', re.compile(f"(?:{_DN.pattern})?"))
 
 
 def did_you_mean(word: str, words: tuple[str, ...] | Mapping[str, object]) -> str:

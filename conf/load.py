@@ -168,6 +168,8 @@ def show(value: object) -> str | int | float | bool | None:
             return show_duration(value)
         case Path() | Secret():
             return str(value)
+        case tuple():
+            return " ".join(value)
         case bool() | int() | float() | str() | None:
             return value
         case _:

@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from conf.kinds import (
+    CRL_ISSUER,
+    DN,
+    DN_OR_NONE,
     HOST,
     LABEL,
     ORIGIN,
     BaseUrl,
     Choice,
+    DirectoryUrl,
     Duration,
     FilePath,
+    Names,
     OptionalPath,
     Reference,
     Secret,
@@ -77,7 +82,10 @@ class Crl:
     ``delta``: whether revocations go into delta CRLs; ``retention``: how long after its end a
     revoked certificate stays listed; ``keep``, ``keep_for``: how many files of a series stay, and
     all that are younger; ``partitions``: how many CRLs new certificates are spread over, 0 for one
-    CRL of the whole CA; ``lease``: how long a process that died keeps others from making CRLs.
+    CRL of the whole CA; ``by_kind``: whether CAs' certificates and others' have CRLs of their own;
+    ``indirect``: who signs one CRL for all CAs below a root, empty for nobody; ``offline``: CAs
+    whose CRLs are made elsewhere and imported; ``lease``: how long a process that died keeps
+    others from making CRLs.
     """
 
     lifetime: Annotated[timedelta, Duration("1m", "400d")]
@@ -89,6 +97,9 @@ class Crl:
     keep: Annotated[int, Whole(1, 10_000)]
     keep_for: Annotated[timedelta, Duration("0s", "5200w")]
     partitions: Annotated[int, Whole(0, 100_000)]
+    by_kind: Annotated[bool, Switch()]
+    indirect: Annotated[str, CRL_ISSUER]
+    offline: Annotated[tuple[str, ...], Names()]
     lease: Annotated[timedelta, Duration("3s", "1h")]
 
 
@@ -134,6 +145,61 @@ class Feed:
 
 
 @dataclass(frozen=True, slots=True)
+class Directory:
+    """An LDAP directory that is kept equal to the ledger.
+
+    ``url``: without what follows the host, empty for none; ``base``: the root of the tree;
+    ``people``, ``enterprises``, ``authorities``: the branches, relative to it; ``person_rdn``,
+    ``enterprise_rdn``: attributes that name an entry; ``bind_dn``: empty for SASL
+    EXTERNAL; ``ca``: PEM of the CAs that may vouch for the URL, None for the system's;
+    ``certificate``, ``key``: PEM, the client's own; ``replaced``, ``expired``, ``revoked``: what
+    becomes of such certificates; ``max_crl``: octets; ``public_url``: as certificates say it;
+    ``more``: a folder of further directories.
+    """
+
+    url: Annotated[str, DirectoryUrl()]
+    start_tls: Annotated[bool, Switch()]
+    allow_plain: Annotated[bool, Switch()]
+    ca: Annotated[Path | None, OptionalPath()]
+    bind: Annotated[Literal["simple", "external"], Choice(("simple", "external"))]
+    bind_dn: Annotated[str, DN_OR_NONE]
+    password: Annotated[Secret, Reference()]
+    certificate: Annotated[Path | None, OptionalPath()]
+    key: Annotated[Path | None, OptionalPath()]
+    base: Annotated[str, DN]
+    people: Annotated[str, DN]
+    enterprises: Annotated[str, DN]
+    authorities: Annotated[str, DN]
+    person_rdn: Annotated[Literal["uid", "cn+uid"], Choice(("uid", "cn+uid"))]
+    enterprise_rdn: Annotated[Literal["uid", "o+uid", "cn+uid"], Choice(("uid", "o+uid", "cn+uid"))]
+    replaced: Annotated[Literal["keep", "remove"], Choice(("keep", "remove"))]
+    expired: Annotated[Literal["keep", "remove"], Choice(("keep", "remove"))]
+    revoked: Annotated[Literal["keep", "remove"], Choice(("keep", "remove"))]
+    public_url: Annotated[str, DirectoryUrl()]
+    connections: Annotated[int, Whole(1, 16)]
+    in_flight: Annotated[int, Whole(1, 256)]
+    timeout: Annotated[timedelta, Duration("1s", "5m")]
+    max_crl: Annotated[int, Size("64KiB", "15MiB")]
+    more: Annotated[Path | None, OptionalPath()]
+
+
+@dataclass(frozen=True, slots=True)
+class SlapdSettings:
+    """A directory server of our own, for while ``directory.url`` names none.
+
+    ``tls_port``: where TLS begins with the first octet, 0 for nowhere; it takes a certificate, with
+    which StartTLS works on ``port``, too.
+    """
+
+    run: Annotated[Literal["auto", "on", "off"], Choice(("auto", "on", "off"))]
+    host: Annotated[str, HOST]
+    port: Annotated[int, Whole(0, 65535)]
+    tls_port: Annotated[int, Whole(0, 65535)]
+    tls_certificate: Annotated[Path | None, OptionalPath()]
+    tls_key: Annotated[Path | None, OptionalPath()]
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     """The log and how often its head is signed; ``origin`` is the first line of each checkpoint."""
 
@@ -171,6 +237,8 @@ class Settings:
     crl: Crl
     ocsp: Ocsp
     feed: Feed
+    directory: Directory
+    slapd: SlapdSettings
     log: Log
     store: StoreSettings
     logging: Logging
@@ -201,11 +269,18 @@ def contradiction(settings: Settings) -> tuple[tuple[str, ...], str] | None:
     if crl.delta and crl.delta_lifetime > crl.lifetime:
         keys = ("crl.delta_lifetime", "crl.lifetime")
         return keys, "crl.delta_lifetime must not be longer than crl.lifetime, that of its base"
-    if crl.partitions and ocsp.crl_reference:
-        keys = ("crl.partitions", "ocsp.crl_reference")
+    if crl.indirect and crl.partitions:
+        keys = ("crl.indirect", "crl.partitions")
+        return keys, "crl.indirect lists everything in one CRL; use it without crl.partitions"
+    if crl.indirect in crl.offline:
+        keys = ("crl.indirect", "crl.offline")
+        return keys, "crl.indirect is signed here and cannot be in crl.offline"
+    spread = [key for key in ("partitions", "by_kind", "indirect") if getattr(crl, key)]
+    if spread and ocsp.crl_reference:
+        keys = (f"crl.{spread[0]}", "ocsp.crl_reference")
         return keys, (
-            "ocsp.crl_reference names the CRL of a whole CA, which lists nothing of a partition; "
-            "use it without crl.partitions"
+            "ocsp.crl_reference names the CRL of a whole CA, which lists nothing that another CRL "
+            f"does; use it without crl.{spread[0]}"
         )
     if ocsp.lifetime >= ocsp.responder_lifetime:
         keys = ("ocsp.lifetime", "ocsp.responder_lifetime")
@@ -213,4 +288,52 @@ def contradiction(settings: Settings) -> tuple[tuple[str, ...], str] | None:
     if ocsp.signed_requests != "ignore" and ocsp.request_anchors is None:
         keys = ("ocsp.signed_requests", "ocsp.request_anchors")
         return keys, "ocsp.request_anchors must name the CAs whose clients may sign requests"
+    return directory_contradiction(settings.directory) or slapd_contradiction(settings.slapd)
+
+
+def directory_contradiction(directory: Directory) -> tuple[tuple[str, ...], str] | None:
+    """The first keys of a directory that do not go together, with the reason."""
+    url = directory.url
+    if url.startswith("ldap://") and not (directory.start_tls or directory.allow_plain):
+        host = url.removeprefix("ldap://").rpartition(":")[0] or url.removeprefix("ldap://")
+        if host not in ("127.0.0.1", "[::1]", "localhost"):
+            return ("directory.url", "directory.start_tls", "directory.allow_plain"), (
+                "directory.url is ldap:// off this machine: use ldaps://, directory.start_tls, or "
+                "directory.allow_plain for a network that nobody else is on"
+            )
+    if directory.start_tls and url and not url.startswith("ldap://"):
+        return ("directory.start_tls", "directory.url"), (
+            "directory.start_tls is for ldap:// only: ldaps:// begins with TLS, ldapi:// needs none"
+        )
+    if (directory.certificate is None) != (directory.key is None):
+        return ("directory.certificate", "directory.key"), (
+            "a client certificate needs both directory.certificate and directory.key"
+        )
+    if url and directory.bind == "simple" and not directory.bind_dn:
+        return ("directory.bind_dn", "directory.bind", "directory.url"), (
+            'directory.bind = "simple" needs the name in directory.bind_dn'
+        )
+    if url and directory.bind == "simple" and directory.password.scheme == "prompt":
+        return ("directory.password", "directory.bind"), (
+            "directory.password is read whenever the directory is reached: name a file or variable"
+        )
+    over_tcp = url.startswith(("ldap:", "ldaps:"))
+    if over_tcp and directory.bind == "external" and directory.certificate is None:
+        return ("directory.certificate", "directory.bind"), (
+            'directory.bind = "external" over TCP needs directory.certificate'
+        )
+    return None
+
+
+def slapd_contradiction(slapd: SlapdSettings) -> tuple[tuple[str, ...], str] | None:
+    """The first keys of our own directory server that do not go together, with the reason."""
+    keys: tuple[str, ...]
+    if (slapd.tls_certificate is None) != (slapd.tls_key is None):
+        keys = ("slapd.tls_certificate", "slapd.tls_key")
+        return keys, "TLS of the directory needs both slapd.tls_certificate and slapd.tls_key"
+    if slapd.tls_port and slapd.tls_certificate is None:
+        keys = ("slapd.tls_port", "slapd.tls_certificate")
+        return keys, "slapd.tls_port needs slapd.tls_certificate and slapd.tls_key"
+    if slapd.tls_port and slapd.tls_port == slapd.port:
+        return ("slapd.tls_port", "slapd.port"), "slapd.port and slapd.tls_port must differ"
     return None

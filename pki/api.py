@@ -53,7 +53,7 @@ _UNITS: Final = {
 
 
 class IssueBody(msgspec.Struct, forbid_unknown_fields=True):
-    """What ``POST /certificates`` takes."""
+    """What ``POST /certificates`` takes; ``consent``: of the holder, to be in the directory."""
 
     profile: str
     csr: str
@@ -61,6 +61,7 @@ class IssueBody(msgspec.Struct, forbid_unknown_fields=True):
     request_id: str | None = None
     lifetime: str | None = None
     subject: str | None = None
+    consent: bool = False
 
 
 class RevokeBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -137,6 +138,7 @@ class Api:
                 by=who,
                 request_id=body.request_id,
                 order=order,
+                consent=body.consent,
             )
         )
         document = {"certificate": await self._view(record), "chain": _chain(authority)}
@@ -269,6 +271,8 @@ class Api:
         }
         if record.partition is not None:
             view["partition"] = record.partition
+        if record.consent:
+            view["consent"] = True
         if record.state is State.issued:
             view |= {
                 "issuer": self._engine.hierarchy.subject(record.ca),

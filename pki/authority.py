@@ -22,7 +22,7 @@ from pki.findings import Severity, explain
 from pki.issuer import Issuer
 from pki.ledger import Ledger
 from pki.lint import Linter
-from pki.partition import partition_of, partition_url
+from pki.partition import ONE_CRL, Partitioning, partition_url
 from pki.preparation import Prepare, Task, hash_of
 from pki.profile import Profile
 from pki.record import Intent, Record, State
@@ -38,7 +38,8 @@ class Application:
 
     ``request``: PKCS#10 in PEM or DER; ``by``: who asks, for the log (never a personal name);
     ``request_id``: the asker's own name for this application, so that asking twice gives one
-    certificate; ``order``: what the asker sets beyond the request.
+    certificate; ``order``: what the asker sets beyond the request; ``consent``: whether the holder
+    agreed that the directory shows the certificate.
     """
 
     profile: str
@@ -46,6 +47,7 @@ class Application:
     by: str
     request_id: str | None = None
     order: Order = field(default_factory=Order)
+    consent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,11 @@ class Checks:
 
 
 class Authority:
-    """A CA with its key. ``issuer`` is None only while its own root certificate is made."""
+    """A CA with its key.
+
+    ``issuer`` is None only while its own root certificate is made; ``crl_issuer``: who lists what
+    is issued from now on in an indirect CRL, None for the CA itself.
+    """
 
     def __init__(
         self,
@@ -77,10 +83,10 @@ class Authority:
         *,
         prepare: Prepare,
         checks: Checks = Checks(),
-        partitions: int = 0,
+        partitioning: Partitioning = ONE_CRL,
         step: Callable[[str], None] = lambda step: None,
     ) -> None:
-        """``partitions``: how many its new certificates are spread over, 0 for none."""
+        """``partitioning``: how its new certificates are spread over CRLs."""
         self.name = name
         self.issuer = issuer
         self.signer = signer
@@ -89,7 +95,8 @@ class Authority:
         self._linter = linter
         self._prepare = prepare
         self._checks = checks
-        self._partitions = partitions
+        self._partitioning = partitioning
+        self.crl_issuer: Issuer | None = None
         self._step = step
         self._requests_in_flight: dict[str, asyncio.Future[None]] = {}
 
@@ -124,7 +131,10 @@ class Authority:
             if known is None:
                 return await self._issue(profile, application)
             request = parse_request(application.request)
-            if known.request_hash != hash_of(profile, request, application.order):
+            if (
+                known.request_hash != hash_of(profile, request, application.order)
+                or known.consent != application.consent
+            ):
                 raise Rejected(
                     "request-id-reused",
                     f"request id {id!r} was used for another request; use a new one",
@@ -147,10 +157,7 @@ class Authority:
         while True:
             serial = new_serial(now, os.urandom(RANDOM_OCTETS))
             self._step("reserved")
-            partition = self._partition(profile, serial)
-            issuer = self.issuer
-            if issuer is not None and partition is not None:
-                issuer = replace(issuer, crl_url=partition_url(issuer.crl_url, partition))
+            partition, issuer = self._place(profile, serial)
             task = Task(
                 profile,
                 issuer,
@@ -196,6 +203,7 @@ class Authority:
                 if application.request_id is None
                 else hash_of(profile, request, application.order),
                 partition=partition,
+                consent=application.consent,
             )
             record = await self._intend(intent)
             if record is None:
@@ -203,11 +211,18 @@ class Authority:
             self._step("intended")
             return await self._sign(record)
 
-    def _partition(self, profile: Profile, serial: SerialNumber) -> str | None:
-        """Whose CRL is to list a new certificate. Those of CAs are few, and stay together."""
-        if not self._partitions or profile.ca or not profile.crl_distribution_points:
-            return None
-        return partition_of(self.name, serial, self._partitions)
+    def _place(self, profile: Profile, serial: SerialNumber) -> tuple[str | None, Issuer | None]:
+        """Which CRL is to list a new certificate: its partition, and the issuer as it names it."""
+        issuer, signer = self.issuer, self.crl_issuer
+        if issuer is None or not profile.crl_distribution_points:
+            return None, issuer
+        if signer is not None:
+            named = replace(issuer, crl_url=signer.crl_url, crl_issuer=signer.subject)
+            return signer.name, named
+        partition = self._partitioning.of(self.name, serial, ca=profile.ca)
+        if partition is None:
+            return None, issuer
+        return partition, replace(issuer, crl_url=partition_url(issuer.crl_url, partition))
 
     async def _intend(self, intent: Intent) -> Record | None:
         """Write the intent down; nothing when its serial number is taken."""

@@ -8,6 +8,7 @@ from typing import Final
 
 from infra.errors import Rejected
 from pki import der, oids
+from pki.directory.naming import ca_url, crl_url
 from pki.general_name import encode_subtree_base
 from pki.issuer import Issuer
 from pki.profile.model import (
@@ -100,27 +101,54 @@ def _subtree(subtree: Subtree) -> bytes:
     return der.sequence(encode_subtree_base(subtree.kind, subtree.value))
 
 
-def encode_distribution_points(url: str) -> bytes:
-    """CRLDistributionPoints with one full name (§4.2.1.13)."""
-    full_name = der.explicit(0, der.implicit(_URI, _ascii(url)))
-    return der.sequence(der.sequence(der.explicit(0, full_name)))
+def encode_distribution_points(urls: Iterable[str], crl_issuer: bytes | None) -> bytes:
+    """CRLDistributionPoints with one point (§4.2.1.13); ``urls``: where the same CRL is found;
+    ``crl_issuer``: Name in DER of who signs an indirect CRL."""
+    full_name = der.explicit(0, b"".join(der.implicit(_URI, _ascii(url)) for url in urls))
+    signer = b"" if crl_issuer is None else der.tlv(0xA2, der.explicit(4, crl_issuer))
+    return der.sequence(der.sequence(der.explicit(0, full_name), signer))
 
 
-def encode_access_descriptions(methods: Iterable[AccessMethod], issuer: Issuer) -> bytes:
+def crl_locations(profile: Profile, issuer: Issuer) -> list[str]:
+    """Where the CRL of what this issuer certifies is found."""
+    found = [issuer.crl_url]
+    if profile.directory.uris:
+        scope = issuer.crl_url.rpartition("/")[2].removesuffix(".crl")
+        found.append(crl_url(_directory(issuer), scope, issuer.name))
+    return found
+
+
+def encode_access_descriptions(profile: Profile, issuer: Issuer) -> bytes:
     """AuthorityInfoAccessSyntax (§4.2.2.1)."""
     return der.sequence(
         *(
             der.sequence(der.object_identifier(oid), der.implicit(_URI, _ascii(url)))
-            for oid, url in (access_location(method, issuer) for method in methods)
+            for oid, url in access_locations(profile, issuer)
         )
     )
 
 
-def access_location(method: AccessMethod, issuer: Issuer) -> tuple[str, str]:
-    """The access method's OID, and where it leads for this issuer."""
-    if method is AccessMethod.ocsp:
-        return oids.AD_OCSP, issuer.ocsp_url
-    return oids.AD_CA_ISSUERS, issuer.certificate_url
+def access_locations(profile: Profile, issuer: Issuer) -> list[tuple[str, str]]:
+    """The access methods' OIDs, and where they lead for this issuer."""
+    found = []
+    for method in profile.authority_information_access:
+        if method is AccessMethod.ocsp:
+            found.append((oids.AD_OCSP, issuer.ocsp_url))
+            continue
+        found.append((oids.AD_CA_ISSUERS, issuer.certificate_url))
+        if profile.directory.uris:
+            found.append((oids.AD_CA_ISSUERS, ca_url(_directory(issuer), issuer.name)))
+    return found
+
+
+def _directory(issuer: Issuer) -> str:
+    if not issuer.directory_url:
+        raise Rejected(
+            "bad-issuer-url",
+            "the profile names the directory (directory.uris), and the settings do not say where "
+            "it is: set directory.public_url",
+        )
+    return issuer.directory_url
 
 
 def _ascii(url: str) -> bytes:
@@ -166,10 +194,10 @@ def after_names(profile: Profile, issuer: Issuer | None) -> dict[str, bytes]:
     if (constraints := profile.name_constraints) is not None:
         found.append((oids.NAME_CONSTRAINTS, True, encode_name_constraints(constraints)))
     if issuer is not None and profile.crl_distribution_points:
-        value = encode_distribution_points(issuer.crl_url)
+        value = encode_distribution_points(crl_locations(profile, issuer), issuer.crl_issuer)
         found.append((oids.CRL_DISTRIBUTION_POINTS, False, value))
-    if issuer is not None and (methods := profile.authority_information_access):
-        value = encode_access_descriptions(methods, issuer)
+    if issuer is not None and profile.authority_information_access:
+        value = encode_access_descriptions(profile, issuer)
         found.append((oids.AUTHORITY_INFORMATION_ACCESS, False, value))
     if (statements := profile.qc_statements) is not None:
         value = encode_qc_statements(statements, issuer)

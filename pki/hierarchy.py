@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Final, cast
 
 from infra.errors import Broken, Rejected
-from infra.store.port import Collection, Document, Duplicate, Store
+from infra.store.port import Collection, Document, Duplicate, Store, Stored
 from pki import oids
 from pki.algorithms import SIGNATURE_ALGORITHMS, KeyType, SignatureAlgorithm
 from pki.authority import Application, Authority, Checks
@@ -25,6 +25,7 @@ from pki.lint import Linter
 from pki.log.act import Act
 from pki.log.log import Log
 from pki.names import Name, encode_name, parse_name, parse_rfc4514
+from pki.partition import CA_CERTIFICATES, ONE_CRL, USER_CERTIFICATES, Partitioning
 from pki.preparation import Prepare
 from pki.profile import Profile
 from pki.record import Record
@@ -34,12 +35,16 @@ from pki.status import Revoked
 
 AUTHORITIES: Final = Collection("authorities")
 SERVICE_KEYS: Final = Collection("service_keys")
-COLLECTIONS: Final = (AUTHORITIES, SERVICE_KEYS)
+CRL_ISSUERS: Final = Collection("crl_issuers")
+COLLECTIONS: Final = (AUTHORITIES, SERVICE_KEYS, CRL_ISSUERS)
 
 LOG_KEY: Final = "log"
 FEED_KEY: Final = "status-feed"
 
 RESPONDER_PROFILE: Final = "ocsp-responder"
+CRL_ISSUER_PROFILE: Final = "crl-issuer"
+CRL_ISSUER_RENEWAL: Final = timedelta(days=90)
+"""How long before its end a CRL issuer's certificate is followed by the next."""
 
 SYSTEM: Final = "system"
 """Who asks, where the program itself does."""
@@ -78,6 +83,7 @@ class Urls:
     crl: str
     ocsp: str
     certificate: str
+    directory: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +94,16 @@ class ResponderKey:
     signer: Signer
     certificate: bytes
     not_after: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class CrlIssuer:
+    """Who signs an indirect CRL (RFC 5280 §5); ``covers``: the CAs whose certificates it may list,
+    each in its place for ever."""
+
+    issuer: Issuer
+    signer: Signer
+    covers: tuple[Issuer, ...]
 
 
 class Hierarchy:
@@ -105,10 +121,10 @@ class Hierarchy:
         urls: Callable[[str], Urls],
         prepare: Prepare,
         checks: Checks,
-        partitions: int = 0,
+        partitioning: Partitioning = ONE_CRL,
         step: Callable[[str], None] = lambda step: None,
     ) -> None:
-        """``partitions``: how many each CA but a root spreads the certificates of others over."""
+        """``partitioning``: how each CA spreads what it issues over CRLs; a root has no shards."""
         self._store = store
         self._keys = keys
         self._ledger = ledger
@@ -118,7 +134,7 @@ class Hierarchy:
         self._urls = urls
         self._prepare = prepare
         self._checks = checks
-        self._partitions = partitions
+        self._partitioning = partitioning
         self._step = step
         self.authorities: dict[str, Authority] = {}
 
@@ -240,6 +256,53 @@ class Hierarchy:
                 return record
             count += 1
 
+    async def crl_issuers(self, current: str) -> list[CrlIssuer]:
+        """All that have ever signed indirect CRLs, since certificates name them.
+
+        ``current``: the one that CAs below the first root name from now on, made unless it is
+        there; empty for none. Errors: ``crl-issuer-name``, ``no-such-authority`` without a root.
+        """
+        known = {stored.id: stored async for stored in self._store.scan(CRL_ISSUERS)}
+        if current and current not in known:
+            taken = {*self.authorities, CA_CERTIFICATES, USER_CERTIFICATES}
+            if current in taken:
+                raise Rejected(
+                    "crl-issuer-name", f"{current} has a meaning already: name crl.indirect anew"
+                )
+            roots = [name for name, one in self.authorities.items() if _chain_of(one) == ()]
+            body: Document = {"parent": self.authority(roots[0] if roots else "").name}
+            known[current] = await self._store.insert(CRL_ISSUERS, current, body | {"covers": []})
+        return [await self._crl_issuer(stored, stored.id == current) for stored in known.values()]
+
+    async def _crl_issuer(self, stored: Stored, current: bool) -> CrlIssuer:
+        name, parent = stored.id, self.authority(str(stored.body["parent"]))
+        if parent.issuer is None:
+            raise Broken("authority-unfinished", f"CA {parent.name} has no certificate")
+        covers = cast("list[str]", stored.body["covers"])
+        root = parent.issuer.certificate
+        if current:
+            # Whoever validates a CRL of another issuer needs one anchor for both (§6.3.3 (f)).
+            below = [name for name, one in self.authorities.items() if root in _chain_of(one)]
+            if new := [name for name in below if name not in covers]:
+                covers = [*covers, *new]
+                await self._store.replace(CRL_ISSUERS, stored, stored.body | {"covers": [*covers]})
+        signer = await self._key(f"{name}-crl", KeyType.P_256)
+        subject = _renamed(parent.issuer, lambda common_name: f"CRL issuer {name}")
+        request = await _request(signer, subject.rfc4514())
+        asked = Application(CRL_ISSUER_PROFILE, request, SYSTEM, f".crl-issuer/{name}")
+        record = await self._current(parent, asked, CRL_ISSUER_RENEWAL)
+        chain: Document = {"certificate": record.certificate, "chain": [root]}
+        issuer = self._issuer(name, chain)
+        covered = [self.authority(name) for name in covers]
+        for authority in covered if current else ():
+            authority.crl_issuer = issuer
+        issuers = [authority.issuer for authority in covered if authority.issuer is not None]
+        return CrlIssuer(issuer, signer, tuple(issuers))
+
+    async def own_key(self, name: str, key_type: KeyType) -> Signer:
+        """The key of a CA that is to be, made unless it is there."""
+        return await self._key(name, key_type)
+
     async def feed_key(self) -> Signer:
         """The key that signs the status feed."""
         return await self._key(FEED_KEY, KeyType.P_256)
@@ -278,7 +341,9 @@ class Hierarchy:
             self._linter,
             prepare=self._prepare,
             checks=self._checks,
-            partitions=self._partitions if issuer is not None and issuer.chain else 0,
+            partitioning=self._partitioning
+            if issuer is not None and issuer.chain
+            else replace(self._partitioning, shards=0),
             step=self._step,
         )
 
@@ -298,15 +363,24 @@ class Hierarchy:
             crl_url=urls.crl,
             ocsp_url=urls.ocsp,
             certificate_url=urls.certificate,
+            directory_url=urls.directory,
         )
+
+
+def _chain_of(authority: Authority) -> tuple[bytes, ...]:
+    return () if authority.issuer is None else authority.issuer.chain
 
 
 def _responder_subject(issuer: Issuer) -> Name:
     """The CA's name, its common name followed by what the responder is for."""
-    name = parse_name(issuer.subject)
-    attributes = [attribute for rdn in name.rdns for attribute in rdn]
+    return _renamed(issuer, lambda common_name: f"{common_name} OCSP")
+
+
+def _renamed(issuer: Issuer, rename: Callable[[str], str]) -> Name:
+    """The CA's name with another common name."""
+    attributes = [attribute for rdn in parse_name(issuer.subject).rdns for attribute in rdn]
     renamed = [
-        replace(attribute, value=f"{attribute.value} OCSP")
+        replace(attribute, value=rename(attribute.value))
         if attribute.type == oids.COMMON_NAME
         else attribute
         for attribute in attributes

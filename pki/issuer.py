@@ -14,7 +14,9 @@ class Issuer:
     ``public_key_info``: DER; ``key_identifier``: the SKI of its certificate, 20 octets;
     ``chain``: the certificates above it, the root last, empty for a root; ``crl_url``,
     ``ocsp_url``, ``certificate_url``: where relying parties look, as the certificates that it
-    issues say.
+    issues say; ``crl_issuer``: Name in DER of who signs the CRL at ``crl_url``, None for the CA
+    itself; ``directory_url``: of the branch of the directory where CAs and CRLs are (RFC 4516),
+    empty for none.
     """
 
     name: str
@@ -28,3 +30,5 @@ class Issuer:
     crl_url: str
     ocsp_url: str
     certificate_url: str
+    crl_issuer: bytes | None = None
+    directory_url: str = ""

@@ -182,6 +182,8 @@ class Ledger:
             body["request"] = f"{intent.ca}/{intent.request_id}"
         if intent.partition is not None:
             body["partition"] = intent.partition
+        if intent.consent:
+            body["consent"] = True
         return Record(
             await self._store.insert(CERTIFICATES, document_id(intent.ca, intent.serial), body)
         )

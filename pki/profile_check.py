@@ -18,6 +18,7 @@ from infra.store.port import Collection, Duplicate, Store
 from pki import conformance
 from pki.algorithms import KeyType, load_public_key, usual_algorithm
 from pki.certificate import assemble, build, parse_certificate
+from pki.directory.naming import branch_url
 from pki.findings import Finding, Severity, explain
 from pki.general_name import encode_general_names, parse_general_name
 from pki.issuer import Issuer
@@ -147,4 +148,5 @@ def _issuer(profile: Profile) -> Issuer | None:
         crl_url=f"{base}/crl/throwaway.crl",
         ocsp_url=f"{base}/ocsp",
         certificate_url=f"{base}/aia/throwaway.cer",
+        directory_url=branch_url("ldap://directory.example.org", "ou=authorities,o=Registry"),
     )

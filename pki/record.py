@@ -54,7 +54,7 @@ class Intent:
     SHA-256 of what was asked for, so that a request id cannot be used for something else (empty
     without one);
     ``by``: who asked, for the log; ``partition``: whose CRL will list it, None for that of the
-    whole CA.
+    whole CA; ``consent``: whether its holder agreed that the directory shows it.
     """
 
     ca: str
@@ -70,6 +70,7 @@ class Intent:
     request_id: str | None
     request_hash: bytes
     partition: str | None = None
+    consent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +166,11 @@ class Record:
         return None if partition is None else _text(partition)
 
     @property
+    def consent(self) -> bool:
+        """Whether its holder agreed that the directory shows it."""
+        return self.stored.body.get("consent") is True
+
+    @property
     def void_because(self) -> str:
         """Why it is void, empty if it is not."""
         return _text(self.stored.body.get("void", ""))
@@ -206,6 +212,8 @@ def act_of(record: Record) -> Act:
         "serial": _text(body["serial"]),
         "profile": _text(body["profile"]),
     }
+    if record.consent:
+        detail["consent"] = "publication"
     if record.state is State.void:
         detail["why"] = record.void_because
         what, when, octets = "certificate.void", record.changed_at, record.tbs_certificate

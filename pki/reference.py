@@ -14,15 +14,14 @@ from asn1crypto import core
 from asn1crypto import x509 as asn1_x509
 from cryptography import x509
 from cryptography.x509 import name as x509_name
-from cryptography.x509.oid import AuthorityInformationAccessOID
 
 from pki import der, oids
 from pki.algorithms import Family
+from pki.extensions import access_locations, crl_locations
 from pki.general_name import GeneralNameKind
 from pki.issuer import Issuer
 from pki.names import parse_rfc4514
 from pki.profile.model import (
-    AccessMethod,
     CertificatePolicies,
     KeyUsage,
     NameConstraints,
@@ -65,8 +64,8 @@ def reference_extensions(
     if issuer is not None:
         add(x509.AuthorityKeyIdentifier(issuer.key_identifier, None, None), False)
         if profile.crl_distribution_points:
-            point = x509.DistributionPoint([_uri(issuer.crl_url)], None, None, None)
-            add(x509.CRLDistributionPoints([point]), False)
+            points = _distribution_points(profile, issuer)
+            found.append((oids.CRL_DISTRIBUTION_POINTS, False, points))
         if profile.authority_information_access:
             add(_access(profile, issuer), False)
     return {oid: whole_extension(oid, critical, value) for oid, critical, value in found}
@@ -140,22 +139,27 @@ def _name(text: str) -> x509.Name:
     )
 
 
+def _distribution_points(profile: Profile, issuer: Issuer) -> bytes:
+    urls = crl_locations(profile, issuer)
+    if issuer.crl_issuer is None:
+        point = x509.DistributionPoint([_uri(url) for url in urls], None, None, None)
+        return x509.CRLDistributionPoints([point]).public_bytes()
+    # asn1crypto leaves a name as it is, string types and all.
+    where = [asn1_x509.GeneralName("uniform_resource_identifier", url) for url in urls]
+    signer = asn1_x509.GeneralName("directory_name", asn1_x509.Name.load(issuer.crl_issuer))
+    named = {"distribution_point": {"full_name": where}, "crl_issuer": [signer]}
+    return bytes(asn1_x509.CRLDistributionPoints([named]).dump())
+
+
 def _uri(url: str) -> x509.UniformResourceIdentifier:
     return x509.UniformResourceIdentifier(url)
 
 
 def _access(profile: Profile, issuer: Issuer) -> x509.AuthorityInformationAccess:
-    locations = {
-        AccessMethod.ocsp: (AuthorityInformationAccessOID.OCSP, issuer.ocsp_url),
-        AccessMethod.ca_issuers: (
-            AuthorityInformationAccessOID.CA_ISSUERS,
-            issuer.certificate_url,
-        ),
-    }
     return x509.AuthorityInformationAccess(
         [
-            x509.AccessDescription(locations[method][0], _uri(locations[method][1]))
-            for method in profile.authority_information_access
+            x509.AccessDescription(x509.ObjectIdentifier(method), _uri(url))
+            for method, url in access_locations(profile, issuer)
         ]
     )
 

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from infra.errors import Rejected
 from pki import der, oids
 from pki.algorithms import Family, KeyType
 from pki.general_name import GeneralName, GeneralNameKind
+
+_CRL_SIGN: Final = oids.KEY_USAGE_BITS.index("cRLSign")
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +246,35 @@ class KeyIdentifierMethod(StrEnum):
     sha256_160 = "sha256-160"
 
 
+class Publish(StrEnum):
+    """What of a certificate goes into the directory."""
+
+    nothing = "nothing"
+    certificate = "certificate"
+    with_attributes = "with-attributes"
+
+
+class Branch(StrEnum):
+    """Where in the directory the holders of certificates are."""
+
+    people = "people"
+    enterprises = "enterprises"
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryRule:
+    """What the directory shows of certificates, and what they say of it.
+
+    ``consent``: only those are published whose holder agreed, on record; ``uris``: whether CRL
+    distribution point and authority information access name the directory, too.
+    """
+
+    publish: Publish
+    consent: bool
+    branch: Branch
+    uris: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """What a certificate of the profile may say, for trying the profile out.
@@ -288,6 +319,7 @@ class Profile:
     ocsp_no_check: bool
     tls_features: tuple[int, ...]
     ignored_extensions: frozenset[str]
+    directory: DirectoryRule
     sample: Sample | None
     content: Mapping[str, Any]
 
@@ -316,7 +348,8 @@ class Profile:
     def reserved(self) -> bool:
         """Whether its certificates speak for a CA, so that they are not made on request."""
         purposes = () if self.extended_key_usage is None else self.extended_key_usage.purposes
-        return self.ca or self.ocsp_no_check or oids.OCSP_SIGNING in purposes
+        signs_crls = any(_CRL_SIGN in usages for usages in self.key_usage.usages.values())
+        return self.ca or self.ocsp_no_check or oids.OCSP_SIGNING in purposes or signs_crls
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Profile) and (

@@ -24,7 +24,9 @@ from pki.profile.model import (
     AlternativeNamesRule,
     AtIssuerEnd,
     BasicConstraints,
+    Branch,
     CertificatePolicies,
+    DirectoryRule,
     DisclosureStatement,
     ExtendedKeyUsage,
     KeyIdentifierMethod,
@@ -32,6 +34,7 @@ from pki.profile.model import (
     NameConstraints,
     PolicyInformation,
     Profile,
+    Publish,
     QcStatements,
     Sample,
     Semantics,
@@ -127,6 +130,7 @@ def parse_profile(name: str, data: Mapping[str, Any], *, source: str | None = No
         ocsp_no_check=table.flag("ocsp_no_check", False),
         tls_features=table.named("tls_features", _TLS_FEATURES, "TLS feature"),
         ignored_extensions=_ignored(table),
+        directory=table.optional("directory", _directory) or _UNPUBLISHED,
         sample=table.optional("sample", _sample),
         content=MappingProxyType(dict(data)),
     )
@@ -168,6 +172,20 @@ def _sample(table: Table) -> Sample:
     sample = Sample(table.text("subject"), table.texts("alternative_names"))
     table.done()
     return sample
+
+
+_UNPUBLISHED: Final = DirectoryRule(Publish.nothing, True, Branch.people, uris=False)
+
+
+def _directory(table: Table) -> DirectoryRule:
+    rule = DirectoryRule(
+        publish=table.choice("publish", Publish, Publish.nothing),
+        consent=table.flag("consent", True),
+        branch=table.choice("branch", Branch, Branch.people),
+        uris=table.flag("uris", False),
+    )
+    table.done()
+    return rule
 
 
 def _ignored(table: Table) -> frozenset[str]:
@@ -365,6 +383,10 @@ def _agree(profile: Profile, table: Table) -> None:
             "leaves out crl_distribution_points and authority_information_access: nobody above a "
             "root tells its status",
         )
+    if profile.ca and profile.directory.publish is not Publish.nothing:
+        table.refuse("directory.publish", "is for others than CAs, which are always published")
+    if profile.directory.uris and not profile.crl_distribution_points:
+        table.refuse("directory.uris", "needs crl_distribution_points")
     if profile.ca and not profile.subject.required:
         table.refuse("subject", "a CA has a name: an attribute is required (RFC 5280 §4.1.2.6)")
     if profile.alternative_names.minimum and not profile.alternative_names.kinds:

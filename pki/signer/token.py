@@ -85,10 +85,11 @@ class Token:
         except pkcs11.PKCS11Error as error:
             raise failure(error, "opening a session") from error
 
-    def generate(self, label: str, key_type: KeyType) -> Pkcs11Uri:
+    def generate(self, label: str, key_type: KeyType, *, extractable: bool = False) -> Pkcs11Uri:
         """Make a key pair whose private half never leaves the token.
 
-        Errors: ``key-exists``, ``bad-key-label``, ``mechanism-missing``.
+        ``extractable``: it can be wrapped, until that is taken away; none such is opened. Errors:
+        ``key-exists``, ``bad-key-label``, ``mechanism-missing``.
         """
         check_label(label)
         try:
@@ -98,7 +99,9 @@ class Token:
                         "key-exists", f"the token has a key {label}; keys are never overwritten"
                     )
             identifier = os.urandom(20)
-            _generate(self.session, key_type, label, identifier, self._mechanisms)
+            _generate(
+                self.session, key_type, label, identifier, self._mechanisms, extractable=extractable
+            )
         except pkcs11.PKCS11Error as error:
             raise failure(error, f"making a key of type {key_type}") from error
         return Pkcs11Uri(token=self.label, object=label, type="private", id=identifier)
@@ -239,7 +242,13 @@ def _mechanism(algorithm: SignatureAlgorithm) -> Mechanism:
 
 
 def _generate(
-    session: Any, key_type: KeyType, label: str, identifier: bytes, mechanisms: set[Mechanism]
+    session: Any,
+    key_type: KeyType,
+    label: str,
+    identifier: bytes,
+    mechanisms: set[Mechanism],
+    *,
+    extractable: bool,
 ) -> None:
     common: dict[str, Any] = {
         "store": True,
@@ -250,7 +259,7 @@ def _generate(
     private = {
         Attribute.PRIVATE: True,
         Attribute.SENSITIVE: True,
-        Attribute.EXTRACTABLE: False,
+        Attribute.EXTRACTABLE: extractable,
     }
     needed, kind, public = _generation(key_type)
     if needed not in mechanisms:

@@ -43,7 +43,8 @@ ISSUER = "CN=Issuing CA,O=Registry,C=AQ"
     ],
 )
 async def test_a_ca_of_this_key(tmp_path: Path, key_type: KeyType, algorithm: str | None) -> None:
-    settings = load(tmp_path, {}, {"keys.store": "file", "issuance.lint_share": "1.0"}).settings
+    flags = {"keys.store": "file", "issuance.lint_share": "1.0", "slapd.run": "off"}
+    settings = load(tmp_path, {}, flags).settings
     name = algorithm or usual_algorithm(key_type).name
     async with running(settings, create=True, serving=False) as instance:
         plan = Plan("other", ISSUER, key_type, "subordinate-ca", "root", algorithm)

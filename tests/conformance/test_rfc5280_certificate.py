@@ -200,6 +200,7 @@ def test_rfc7093_2_1_key_identifier_is_160_bits_of_sha256() -> None:
         ("root", "Certificate Sign, CRL Sign"),
         ("subordinate-ca", "Certificate Sign, CRL Sign"),
         ("ocsp-responder", "Digital Signature"),
+        ("crl-issuer", "CRL Sign"),
         ("citizen-authentication", "Digital Signature"),
         ("citizen-signature", "Non Repudiation"),
         ("citizen-encryption", "Key Agreement"),

@@ -66,7 +66,8 @@ async def main(home: Path, fatal: str, act: str, *arguments: str) -> None:
         if act == "revoke-many":
             order = Order(RevocationReason.superseded, None, arguments[0])
             query = Query(profile="citizen-authentication")
-            while not (await instance.mass_revocation.advance(query, order)).done:
+            job = await instance.mass_revocation.begin(query, order)
+            while not (await instance.mass_revocation.advance(job)).done:
                 pass
 
 

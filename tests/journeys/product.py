@@ -69,6 +69,7 @@ class Product:
             },
             "keys": {"store": keys},
             "crl": {"debounce": "0s"},
+            "slapd": {"run": "off"},
         }
         for section, values in settings.items():
             tables[section] = tables.get(section, {}) | values

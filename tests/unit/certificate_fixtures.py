@@ -112,6 +112,7 @@ REQUESTS = {
     "root": ROOT_REQUEST,
     "subordinate-ca": ISSUING_REQUEST,
     "ocsp-responder": request("C=AQ,O=Registry,CN=OCSP responder"),
+    "crl-issuer": request("C=AQ,O=Registry,CN=CRL issuer"),
     "citizen-authentication": request(
         "C=AQ,CN=Alice Example",
         san("email:alice@example.org", "uri:did:key:z6MkpTHR8VNs", "upn:alice@example.org"),

@@ -276,3 +276,11 @@ def test_the_check_holds_against_the_issuer_at_hand() -> None:
     refusing = modified("citizen-authentication", validity={"lifetime": "3y", "backdate": "5m"})
     ending = altered(ISSUING, not_after=END - timedelta(days=1))
     assert "validity-end" in checked("citizen-authentication", tbs, issuer=ending, profile=refusing)
+
+
+def test_the_check_holds_a_crl_issuer_against_the_certificate() -> None:
+    signed = altered(ISSUING, crl_issuer=ROOT.subject)
+    tbs = build_one("officer", issuer=signed)
+    assert checked("officer", tbs, issuer=signed) == []
+    assert checked("officer", tbs)
+    assert checked("officer", build_one("officer"), issuer=signed)

@@ -49,7 +49,8 @@ def test_every_command_of_the_issue_is_there() -> None:
     wanted = {
         "init", "serve", "ca list", "ca show", "ca export", "profile list", "profile show",
         "profile check", "cert issue", "cert show", "cert find", "cert hold", "cert release",
-        "cert revoke", "cert revoke-many", "cert export", "crl issue", "crl show", "crl diff",
+        "cert revoke", "cert revoke-many", "cert export", "crl issue", "crl import", "crl show",
+        "crl diff",
         "crl verify", "crl history", "ocsp query", "verify",
         "log verify", "log prove", "log checkpoint", "config show", "config check",
         "config explain", "completion",

@@ -1,0 +1,1 @@
+"""The LDAP directory: certificates and CRLs where every LDAP client finds them (RFC 4523)."""

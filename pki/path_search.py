@@ -54,10 +54,12 @@ def search_paths(
 def _issuers(
     certificate: x509.Certificate, candidates: Sequence[x509.Certificate]
 ) -> Iterator[x509.Certificate]:
-    wanted = certificate.authority_key_identifier
-    for candidate in candidates:
-        if candidate.subject != certificate.issuer:
-            continue
-        if wanted and candidate.key_identifier and wanted != candidate.key_identifier:
-            continue
-        yield candidate
+    return (candidate for candidate in candidates if issued_by(certificate, candidate))
+
+
+def issued_by(certificate: x509.Certificate, candidate: x509.Certificate) -> bool:
+    """Whether names and key identifiers, as far as they are there, say so."""
+    if candidate.subject != certificate.issuer:
+        return False
+    wanted, offered = certificate.authority_key_identifier, candidate.key_identifier
+    return not wanted or not offered or bool(wanted == offered)

@@ -1,54 +1,33 @@
 """Validation of a certificate, now or at a time in the past, and why it came out as it did.
 
-The rules are those of RFC 5280 §6 and RFC 6960 as pyhanko-certvalidator carries them out. Nothing
-is fetched: anchors, intermediates, CRLs and OCSP responses are given. One certificate is checked
-per second of ``at``: both ends of a validity period count (RFC 5280 §4.1.2.5).
+The rules are those of RFC 5280 §6 and RFC 6960 as pyhanko-certvalidator carries them out on such
+CRLs as ``pki.crl_evidence`` lets pass: whatever does not clearly say that a certificate is good is
+no proof that it is. Nothing is fetched: anchors, intermediates, CRLs and OCSP responses are given.
+One certificate is checked per second of ``at``: both ends of a validity period count (RFC 5280
+§4.1.2.5).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
 from asn1crypto import crl as asn1_crl
 from asn1crypto import ocsp as asn1_ocsp
 from asn1crypto import x509 as asn1_x509
-from cryptography import x509
-from cryptography.x509 import ocsp
-from pyhanko_certvalidator.authority import CertTrustAnchor, TrustQualifiers
-from pyhanko_certvalidator.context import ValidationContext
-from pyhanko_certvalidator.errors import (
-    DisallowedAlgorithmError,
-    ExpiredError,
-    InsufficientRevinfoError,
-    NotYetValidError,
-    PathValidationError,
-    RevokedError,
-    StaleRevinfoError,
-    ValidationError,
-)
-from pyhanko_certvalidator.name_trees import process_general_subtrees
-from pyhanko_certvalidator.path import ValidationPath
-from pyhanko_certvalidator.policy_decl import (
-    CertRevTrustPolicy,
-    PKIXValidationParams,
-    RevocationCheckingPolicy,
-    RevocationCheckingRule,
-)
-from pyhanko_certvalidator.registry import SimpleTrustManager
-from pyhanko_certvalidator.validate import async_validate_path
+from pyhanko_certvalidator.policy_decl import RevocationCheckingRule
 
 from infra.errors import Rejected
+from pki.crl_evidence import crls_about, signers_about
 from pki.evidence import describe_certificate, describe_crl, describe_ocsp_response, instant
-from pki.path_search import search_paths
+from pki.path_processing import Failure, Hearing, process
+from pki.path_search import CertificationPath, issued_by, search_paths
 from pki.purpose import Purpose, why_not_for
+from pki.validation_input import load_certificate, load_crl, load_ocsp_response
 
-MAXIMUM_CERTIFICATE_SIZE: Final = 64 * 1024
-MAXIMUM_OCSP_RESPONSE_SIZE: Final = 256 * 1024
-MAXIMUM_CRL_SIZE: Final = 64 * 1024 * 1024
 MAXIMUM_CERTIFICATES: Final = 100  # anchors and intermediates each
 _MAXIMUM_PATHS: Final = 8
 
@@ -99,12 +78,13 @@ async def validate(
     """
     if max(len(anchors), len(intermediates)) > MAXIMUM_CERTIFICATES:
         raise Rejected("too-many-certificates", f"give at most {MAXIMUM_CERTIFICATES} of a kind")
-    leaf = _load_certificate(certificate)
-    trusted = [_load_certificate(data) for data in anchors]
-    others = [_load_certificate(data) for data in intermediates]
+    leaf = load_certificate(certificate)
+    trusted = [load_certificate(data) for data in anchors]
+    others = [load_certificate(data) for data in intermediates]
     evidence = _Evidence(
-        tuple(_load_crl(data) for data in crls),
-        tuple(_load_ocsp_response(data) for data in ocsp_responses),
+        tuple(load_crl(data) for data in crls),
+        tuple(load_ocsp_response(data) for data in ocsp_responses),
+        tuple(other for other in others if not other.ca),
     )
     # A revocation in this very second counts, and so does the last second of a validity.
     moment = at.astimezone(UTC).replace(microsecond=999_999)
@@ -112,7 +92,7 @@ async def validate(
     search = search_paths(leaf, trusted, others)
     if not search.paths:
         return _without_path(search.longest, at)
-    failures: list[_Failure] = []
+    failures: list[Failure] = []
     for path in search.paths[:_MAXIMUM_PATHS]:
         failure = await _walk(path, evidence, moment, revocation, retroactive=False)
         later = False
@@ -122,81 +102,14 @@ async def validate(
             if again is None or not again.code.startswith("revocation-"):
                 failure, later = again, True
         if failure is None and (why := why_not_for(purpose, leaf)):
-            failure = _Failure("wrong-purpose", (why,))
+            failure = Failure("wrong-purpose", (why,))
         lines = _explain(path, evidence, at, revocation, later=later)
         if failure is None:
             return Outcome(True, "valid", (*lines, f"valid at {instant(at)}"), _octets(path))
-        failures.append(_Failure(failure.code, (*lines, *failure.lines), _octets(path)))
+        failures.append(Failure(failure.code, (*lines, *failure.lines), _octets(path)))
     # With several paths, one that fails at its signature only says that it was the wrong one.
     failure = next((f for f in failures if f.code != "bad-signature"), failures[0])
     return Outcome(False, failure.code, failure.lines, failure.path)
-
-
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    code: str
-    lines: tuple[str, ...]
-    path: tuple[bytes, ...] = ()
-
-
-# ── Reading what was given ────────────────────────────────────────────────────────────────────────
-
-
-def _load_certificate(data: bytes) -> asn1_x509.Certificate:
-    return _load(
-        asn1_x509.Certificate,
-        x509.load_der_x509_certificate,
-        data,
-        MAXIMUM_CERTIFICATE_SIZE,
-        "certificate",
-    )
-
-
-def _load_crl(data: bytes) -> asn1_crl.CertificateList:
-    return _load(asn1_crl.CertificateList, x509.load_der_x509_crl, data, MAXIMUM_CRL_SIZE, "crl")
-
-
-def _load_ocsp_response(data: bytes) -> asn1_ocsp.OCSPResponse:
-    response = _load(
-        asn1_ocsp.OCSPResponse,
-        ocsp.load_der_ocsp_response,
-        data,
-        MAXIMUM_OCSP_RESPONSE_SIZE,
-        "ocsp-response",
-    )
-    status = response["response_status"].native
-    if status != "successful":
-        raise Rejected("bad-ocsp-response", f"the responder answered {status}, which says nothing")
-    for single in response.response_data["responses"]:
-        # pyhanko-certvalidator compares no others.
-        if single["cert_id"]["hash_algorithm"]["algorithm"].native not in ("sha1", "sha256"):
-            raise Rejected(
-                "bad-ocsp-response", "its CertID is hashed with neither SHA-1 nor SHA-256"
-            )
-    return response
-
-
-def _load(kind: Any, check: Any, data: bytes, maximum: int, what: str) -> Any:
-    """Read with two parsers, the whole of it: asn1crypto alone would fail in the middle of the
-    validation, at the first field that is broken."""
-    if len(data) > maximum:
-        raise Rejected(f"bad-{what}", f"{len(data)} octets are more than the {maximum} allowed")
-    try:
-        value = kind.load(data, strict=True)
-        if kind is asn1_x509.Certificate and value.serial_number <= 0:
-            raise ValueError("a serial is positive (RFC 5280 §4.1.2.2)")
-        check(data)
-        if kind is asn1_crl.CertificateList:
-            for field in ("signature", "issuer", "this_update", "next_update", "crl_extensions"):
-                value["tbs_cert_list"][field].native  # noqa: B018 - all but the many entries
-            value.issuer.hashable  # noqa: B018 - prepares the name for comparison
-        else:
-            value.native  # noqa: B018 - reads every field
-        if kind is asn1_x509.Certificate:
-            value.subject.hashable, value.issuer.hashable  # noqa: B018
-    except Exception as error:  # asn1crypto raises whatever it stumbles over
-        raise Rejected(f"bad-{what}", f"these octets are not a valid {what} in DER") from error
-    return value
 
 
 def _without_path(found: tuple[asn1_x509.Certificate, ...], at: datetime) -> Outcome:
@@ -222,6 +135,7 @@ def _octets(path: Sequence[asn1_x509.Certificate]) -> tuple[bytes, ...]:
 class _Evidence:
     crls: tuple[asn1_crl.CertificateList, ...]
     ocsp_responses: tuple[asn1_ocsp.OCSPResponse, ...]
+    signers: tuple[asn1_x509.Certificate, ...]  # of indirect CRLs
 
     def that_covers(self, path: Sequence[asn1_x509.Certificate]) -> _Evidence:
         """Without CRLs and responses from after the expiry of a certificate of the path: they may
@@ -237,122 +151,103 @@ class _Evidence:
                     for single in response.response_data["responses"]
                 )
             ),
+            self.signers,
         )
 
 
 _RULES: Final = {
-    Revocation.NONE: (RevocationCheckingRule.NO_CHECK, RevocationCheckingRule.NO_CHECK),
-    Revocation.CRL: (RevocationCheckingRule.CRL_REQUIRED, RevocationCheckingRule.CRL_REQUIRED),
-    Revocation.OCSP: (
-        RevocationCheckingRule.OCSP_REQUIRED,
-        RevocationCheckingRule.CRL_OR_OCSP_REQUIRED,
-    ),
-    Revocation.EITHER: (
-        RevocationCheckingRule.CRL_OR_OCSP_REQUIRED,
-        RevocationCheckingRule.CRL_OR_OCSP_REQUIRED,
-    ),
+    Revocation.NONE: RevocationCheckingRule.NO_CHECK,
+    Revocation.CRL: RevocationCheckingRule.CRL_REQUIRED,
+    Revocation.OCSP: RevocationCheckingRule.OCSP_REQUIRED,
+    Revocation.EITHER: RevocationCheckingRule.CRL_OR_OCSP_REQUIRED,
 }
 
 
-def _anchor(certificate: asn1_x509.Certificate) -> CertTrustAnchor:
-    """An anchor that keeps the promises of its certificate: validity, path length and name
-    constraints (RFC 5937); its policies bind nobody."""
-    constraints = certificate.name_constraints_value
-    parameters = None
-    if constraints is not None:
-        permitted, excluded = constraints["permitted_subtrees"], constraints["excluded_subtrees"]
-        parameters = PKIXValidationParams(
-            initial_permitted_subtrees=_subtrees(permitted),
-            initial_excluded_subtrees=_subtrees(excluded),
-        )
-    return CertTrustAnchor(
-        certificate,
-        quals=TrustQualifiers(
-            standard_parameters=parameters,
-            max_path_length=certificate.max_path_length,
-            max_aa_path_length=certificate.max_path_length,
-            valid_from=certificate.not_valid_before,
-            valid_until=certificate.not_valid_after.replace(microsecond=999_999),
-        ),
-    )
-
-
-def _subtrees(subtrees: Any) -> Any:
-    present = isinstance(subtrees, asn1_x509.GeneralSubtrees)  # else it is asn1crypto's Void
-    return process_general_subtrees(subtrees) if present else None
-
-
 async def _walk(
-    path: Sequence[asn1_x509.Certificate],
+    path: CertificationPath,
     evidence: _Evidence,
     moment: datetime,
     revocation: Revocation,
     *,
     retroactive: bool,
-) -> _Failure | None:
-    *below, top = path
-    anchor = _anchor(top)
-    if below and not top.ca:
-        return _Failure("not-a-ca", ("the trust anchor is not a CA",))
-    context = ValidationContext(
-        trust_manager=SimpleTrustManager.build(trust_roots=[anchor]),
-        other_certs=below,
-        moment=moment,
-        crls=evidence.crls,
-        ocsps=evidence.ocsp_responses,
-        revinfo_policy=CertRevTrustPolicy(
-            RevocationCheckingPolicy(*_RULES[revocation]), retroactive_revinfo=retroactive
-        ),
-        time_tolerance=timedelta(seconds=1),
+) -> Failure | None:
+    """The path itself, and then from the anchor down whether each certificate is revoked."""
+    if len(path) > 1 and not path[-1].ca:
+        return Failure("not-a-ca", ("the trust anchor is not a CA",))
+    hearing = Hearing(moment, retroactive=retroactive)
+    failure = await process(path, _RULES[Revocation.NONE], hearing)
+    if revocation is Revocation.NONE:
+        return failure
+    for place in reversed(range(len(path) - 1)):
+        if failure is not None:
+            break
+        above = place > 0 and revocation is Revocation.OCSP
+        asked = Revocation.EITHER if above else revocation
+        failure = await _ask(path[place:], evidence, hearing, asked)
+    return failure
+
+
+async def _ask(
+    path: CertificationPath, evidence: _Evidence, hearing: Hearing, revocation: Revocation
+) -> Failure | None:
+    """Whether the first of ``path`` is revoked, the others being good. Each signer of CRLs about
+    it is heard alone, its CA with the OCSP responses first."""
+    certificate, issuer, *_ = path
+    crls, remarks = crls_about(certificate, issuer, evidence.crls, hearing)
+    answers = tuple(one for one in evidence.ocsp_responses if not _feigns(one, issuer))
+    own = replace(hearing, crls=crls, ocsp_responses=answers)
+    outcomes = [await process(path, _RULES[revocation], own)]
+    signers = () if revocation is Revocation.OCSP else evidence.signers
+    for signer in signers_about(certificate, signers):
+        crls, why_not = crls_about(certificate, signer, evidence.crls, hearing)
+        remarks += why_not
+        if not crls:
+            continue
+        failure = await _why_no_signer(signer, path, evidence, hearing)
+        if failure is None:
+            theirs = replace(hearing, crls=crls, signer=signer)
+            outcomes.append(await process(path, _RULES[Revocation.CRL], theirs))
+        else:
+            who = signer.subject.human_friendly
+            remarks += tuple(f"the CRL of {who} does not count: {one}" for one in failure.lines)
+    return _sum(outcomes, remarks)
+
+
+def _sum(outcomes: Sequence[Failure | None], remarks: tuple[str, ...]) -> Failure | None:
+    """One that says revoked outweighs all; else one good word is enough."""
+    failures = [one for one in outcomes if one is not None]
+    chosen = next((one for one in failures if one.code == "revoked"), None)
+    if chosen is None:
+        if len(failures) < len(outcomes):
+            return None
+        chosen = next((one for one in failures if one.code == "revocation-stale"), failures[0])
+    return replace(chosen, lines=(*remarks, *chosen.lines))
+
+
+async def _why_no_signer(
+    signer: asn1_x509.Certificate,
+    path: CertificationPath,
+    evidence: _Evidence,
+    hearing: Hearing,
+) -> Failure | None:
+    """Why ``signer`` may sign no CRL about the first of ``path``: its own path must end at the
+    same anchor (RFC 5280 §6.3.3 (f)), and its CA must say that it is good, not another signer."""
+    above = next((path[n:] for n in range(1, len(path)) if issued_by(signer, path[n])), None)
+    if above is None:
+        return Failure("issuer-missing", ("no CA of the path issued its signer's certificate",))
+    way = (signer, *above)
+    return await process(way, _RULES[Revocation.NONE], hearing) or await _ask(
+        way, replace(evidence, signers=()), hearing, Revocation.EITHER
     )
-    walked = ValidationPath(anchor, below[:0:-1], below[0] if below else None)
-    try:
-        # Parameters, though the usual ones: without them those of the anchor replace the rest.
-        await async_validate_path(context, walked, PKIXValidationParams())
-    except ValidationError as error:
-        return _Failure(_code(error), (_sentence(error),))
-    except Exception as error:  # what nobody foresaw in octets from outside is no proof of validity
-        return _Failure("path-invalid", (f"the path cannot be processed: {error}",))
-    return None
 
 
-_CODES: Final = (
-    (RevokedError, "revoked"),
-    (ExpiredError, "expired"),
-    (NotYetValidError, "not-yet-valid"),
-    (StaleRevinfoError, "revocation-stale"),
-    (InsufficientRevinfoError, "revocation-unknown"),
-    (DisallowedAlgorithmError, "weak-algorithm"),
-)
-# pyhanko-certvalidator tells these apart by its message alone; the tests hold it to that.
-_MESSAGES: Final = (
-    ("could not be verified", "bad-signature"),
-    ("signature parameters", "bad-signature"),
-    ("permitted namespace", "name-constraint"),
-    ("excluded from the namespace", "name-constraint"),
-    ("maximum path length", "path-too-long"),
-    ("is not a CA", "not-a-ca"),
-    ("not allowed to sign certificates", "ca-key-usage"),
-    ("unsupported critical extension", "unknown-critical-extension"),
-    ("set of policies", "policy"),
-)
-
-
-def _code(error: ValidationError) -> str:
-    for kind, code in _CODES:
-        if isinstance(error, kind):
-            return code
-    message = str(error)
-    return next((code for part, code in _MESSAGES if part in message), "path-invalid")
-
-
-def _sentence(error: ValidationError) -> str:
-    which = ""
-    if isinstance(error, PathValidationError):
-        subject = error.current_path.last
-        if error.is_side_validation and isinstance(subject, asn1_x509.Certificate):
-            which = f" (while checking {subject.subject.human_friendly})"
-    return f"{error.failure_msg}{which}".replace("The path could not be validated because ", "")
+def _feigns(response: asn1_ocsp.OCSPResponse, issuer: asn1_x509.Certificate) -> bool:
+    """Whether it carries another certificate under the issuer's issuer and serial, which
+    pyhanko-certvalidator 0.33 takes for the issuer's if the signature value was copied too."""
+    carried = response.basic_ocsp_response["certs"] or ()
+    return any(
+        one.issuer_serial == issuer.issuer_serial and one.dump() != issuer.dump() for one in carried
+    )
 
 
 # ── Explaining ────────────────────────────────────────────────────────────────────────────────────

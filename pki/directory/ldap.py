@@ -62,7 +62,7 @@ class Login(msgspec.Struct, frozen=True, kw_only=True):
     certificate: str | None = None
     key: str | None = None
     timeout: float = 10.0
-    in_flight: int = 4
+    in_flight: int = 2
 
 
 class Page(msgspec.Struct, frozen=True, array_like=True):

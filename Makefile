@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint type arch bench fmt fuzz lock clean
+.PHONY: help run test lint type arch bench fmt fuzz lock bundle clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' Makefile
@@ -54,6 +54,9 @@ fuzz: $(VENV)/.dev ## fuzz every parser of outside bytes for longer (SECONDS_EAC
 lock: ## write the lock files anew (needs pip-tools on PATH)
 	pip-compile --quiet --no-header --no-emit-index-url --no-emit-find-links --generate-hashes --strip-extras --allow-unsafe --extra build pyproject.toml -o requirements.lock
 	pip-compile --quiet --no-header --no-emit-index-url --no-emit-find-links --generate-hashes --strip-extras --allow-unsafe --extra build --extra dev pyproject.toml -o requirements-dev.lock
+
+bundle: $(VENV)/.run ## all that a machine without a network needs, in build/bundle
+	@$(BIN)/python deploy/bundle build/bundle
 
 clean: ## remove what the commands above made, but not the state in ./var
 	rm -rf $(VENV) *.egg-info build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

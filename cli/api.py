@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from aiohttp import web
 
+from cli.ceremony_api import STATUSES as CEREMONY_STATUSES
+from cli.ceremony_api import ceremony_routes
 from cli.metrics import Metrics
 from cli.page import front_page
+from crl.encode import MAX_CRL_SIZE
 from crl.history import Kind, Publication, State, integer
 from infra.errors import Rejected
 from infra.http.limits import read_body
@@ -18,8 +21,11 @@ from infra.store.port import Stored
 from ocsp.feed import NAME as FEED_NAME
 from ocsp.feed_wire import FEED_PATH
 from pki.api import BASE, MAX_BODY, MAX_PAGE, Api, decode, moment, whole
+from pki.directory.http import directory_routes
 from pki.export import encode_pem
+from pki.issuer import Issuer
 from pki.mass_http import mass_routes
+from pki.names import parse_name
 
 if TYPE_CHECKING:
     from cli.parts import Instance
@@ -34,9 +40,13 @@ STATUSES: Final[Statuses] = {
     "no-such-authority": 404,
     "no-such-certificate": 404,
     "no-such-crl": 404,
+    "no-such-directory": 404,
+    "no-directory": 409,
     "no-delta-crls": 409,
     "crl-series-ended": 409,
     "crl-not-kept": 410,
+    "crl-number-used": 409,
+    "crl-differs": 409,
     "unknown-profile": 404,
     "already-revoked": 409,
     "already-on-hold": 409,
@@ -44,6 +54,7 @@ STATUSES: Final[Statuses] = {
     "key-reused": 409,
     "key-compromised": 409,
     "request-id-reused": 409,
+    **CEREMONY_STATUSES,
 }
 
 
@@ -52,6 +63,15 @@ class CrlBody(msgspec.Struct, forbid_unknown_fields=True):
 
     kind: Kind = Kind.full
     final: bool = False
+
+
+class ImportBody(msgspec.Struct, forbid_unknown_fields=True):
+    """What ``POST /authorities/NAME/crls`` takes: a CRL in DER, as base64."""
+
+    crl: bytes
+
+
+_MAX_IMPORT: Final = MAX_CRL_SIZE // 3 * 4 + 1024
 
 
 def routes(instance: Instance, metrics: Metrics) -> list[web.RouteDef]:
@@ -66,6 +86,8 @@ def routes(instance: Instance, metrics: Metrics) -> list[web.RouteDef]:
             "sequence": sequence,
             "log_size": instance.log.size,
             "crl_failing": failing,
+            "crl_awaited": instance.crls.awaited,
+            "directory_failing": instance.directories.failing,
         }
         return _json(document, status=503 if failing else 200)
 
@@ -81,7 +103,7 @@ def routes(instance: Instance, metrics: Metrics) -> list[web.RouteDef]:
     async def list_crls(request: web.Request) -> web.Response:
         limit = whole(request.query.get("limit", "100"), 1, MAX_PAGE)
         before = request.query.get("before")
-        found = await instance.crls.of(request.match_info["name"]).series.history.latest(
+        found = await instance.crls.of(request.match_info["name"]).series.latest(
             limit=limit, before=None if before is None else whole(before, 0, 2**62)
         )
         following = integer(found[-1], "number") if len(found) == limit else None
@@ -96,6 +118,15 @@ def routes(instance: Instance, metrics: Metrics) -> list[web.RouteDef]:
         made = await instance.crls.issue(name, asked.kind, final=asked.final)
         return _json({"crls": [_crl_view(crl) for crl in made]}, status=201)
 
+    async def import_crl(request: web.Request) -> web.Response:
+        body = decode(await read_body(request, _MAX_IMPORT), ImportBody)
+        made = await instance.crls.of(request.match_info["name"]).series.adopt(body.crl)
+        return _json({"crl": _crl_view(made)}, status=201)
+
+    async def crl_issuers(request: web.Request) -> web.Response:
+        views = [_crl_issuer_view(issuer) for issuer in instance.crl_issuers.values()]
+        return _json({"crl_issuers": views})
+
     async def show_feed_key(request: web.Request) -> web.Response:
         if not instance.issuers:
             raise Rejected("no-such-authority", "there is no CA yet; run `digitalid init`")
@@ -108,19 +139,37 @@ def routes(instance: Instance, metrics: Metrics) -> list[web.RouteDef]:
 
     async def expose(request: web.Request) -> web.Response:
         ocsp = None if instance.ocsp is None else await instance.ocsp.measure()
-        return web.Response(body=metrics.exposition(ocsp), content_type="text/plain")
+        directories = await instance.directories.standings()
+        body = metrics.exposition(ocsp, directories)
+        return web.Response(body=body, content_type="text/plain")
 
     return [
         *Api(instance).routes(),
         *mass_routes(instance),
+        *directory_routes(instance),
+        *ceremony_routes(instance),
         web.get(f"{BASE}/health", health),
         web.get(f"{BASE}/authorities/{{name}}/crl", show_crl),
         web.post(f"{BASE}/authorities/{{name}}/crl", issue_crl),
         web.get(f"{BASE}/authorities/{{name}}/crls", list_crls),
+        web.post(f"{BASE}/authorities/{{name}}/crls", import_crl),
+        web.get(f"{BASE}/crl-issuers", crl_issuers),
         web.get(f"{FEED_PATH}/key", show_feed_key),
         web.get("/metrics", expose),
         web.get("/", front),
     ]
+
+
+def _crl_issuer_view(issuer: Issuer) -> dict[str, Any]:
+    return {
+        "name": issuer.name,
+        "subject": parse_name(issuer.subject).rfc4514(),
+        "not_after": moment(issuer.not_after),
+        "pem": encode_pem("CERTIFICATE", issuer.certificate).decode(),
+        "chain": [encode_pem("CERTIFICATE", above).decode() for above in issuer.chain],
+        "crl_url": issuer.crl_url,
+        "certificate_url": issuer.certificate_url,
+    }
 
 
 def _crl_view(crl: Publication) -> dict[str, Any]:

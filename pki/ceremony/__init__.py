@@ -1,0 +1,1 @@
+"""Key ceremonies: scripted, witnessed, resumed after power loss, verified years later."""

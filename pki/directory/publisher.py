@@ -39,7 +39,7 @@ _PAGES: Final = 64  # of a batch each, until others may write
 _LOOK: Final = 1.0  # seconds between two looks at what does not call
 _REMEMBER: Final = 1.0
 _SWEEP: Final = timedelta(hours=1)
-_AGAIN: Final = timedelta(minutes=1)  # until a sweep that failed is tried again
+_AGAIN: Final = timedelta(seconds=5)  # until a sweep that failed is tried again
 _REFUSED: Final = timedelta(hours=1)  # until a refused entry is tried again
 _LAST: Final = 5.0  # seconds for what is under way when it is told to end
 _FIRST_PAUSE: Final = 0.2

@@ -320,6 +320,7 @@ class Profile:
     tls_features: tuple[int, ...]
     ignored_extensions: frozenset[str]
     directory: DirectoryRule
+    for_authority: bool
     sample: Sample | None
     content: Mapping[str, Any]
 
@@ -346,10 +347,12 @@ class Profile:
 
     @property
     def reserved(self) -> bool:
-        """Whether its certificates speak for a CA, so that they are not made on request."""
+        """Whether its certificates speak for a CA or its log, so that they are not made on
+        request."""
         purposes = () if self.extended_key_usage is None else self.extended_key_usage.purposes
         signs_crls = any(_CRL_SIGN in usages for usages in self.key_usage.usages.values())
-        return self.ca or self.ocsp_no_check or oids.OCSP_SIGNING in purposes or signs_crls
+        answers = self.ocsp_no_check or oids.OCSP_SIGNING in purposes
+        return self.for_authority or self.ca or answers or signs_crls
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Profile) and (

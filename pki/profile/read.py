@@ -131,6 +131,7 @@ def parse_profile(name: str, data: Mapping[str, Any], *, source: str | None = No
         tls_features=table.named("tls_features", _TLS_FEATURES, "TLS feature"),
         ignored_extensions=_ignored(table),
         directory=table.optional("directory", _directory) or _UNPUBLISHED,
+        for_authority=table.flag("reserved", False),
         sample=table.optional("sample", _sample),
         content=MappingProxyType(dict(data)),
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.journeys.product import Product, require, run
+from tests.journeys.product import RESERVED, Product, require, run
 
 CITIZEN = "citizen-authentication"
 SERVER = "tls-server"
@@ -116,7 +116,7 @@ def test_an_unknown_profile(product: Product) -> None:
     assert (status, problem["code"]) == (404, "unknown-profile")
 
 
-@pytest.mark.parametrize("profile", ["root", "subordinate-ca", "ocsp-responder"])
+@pytest.mark.parametrize("profile", sorted(RESERVED))
 def test_a_profile_of_the_authority_itself(product: Product, profile: str) -> None:
     request = product.request(f"my-{profile}", "/C=AQ/O=Registry/CN=My own CA")
     refused(product, request, "profile-reserved", "", profile=profile)

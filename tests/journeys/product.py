@@ -18,6 +18,17 @@ import pytest
 
 COMMAND = Path(sys.executable).parent / "digitalid"
 
+# Profiles of the authority itself, which are issued on nobody's request.
+RESERVED = {
+    "root",
+    "subordinate-ca",
+    "link",
+    "cross-certificate",
+    "crl-issuer",
+    "ocsp-responder",
+    "log-signer",
+}
+
 
 def require(*tools: str) -> None:
     """Skip (which fails in CI) unless these programs are installed."""

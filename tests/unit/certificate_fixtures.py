@@ -111,6 +111,9 @@ ISSUING = as_issuer("issuing", sign(key("root"), ISSUING_TBS), ROOT.certificate)
 REQUESTS = {
     "root": ROOT_REQUEST,
     "subordinate-ca": ISSUING_REQUEST,
+    "link": request(f"CN=Root,{_CA}", private=key("new root")),
+    "cross-certificate": request("C=AQ,O=Neighbour,CN=Other CA"),
+    "log-signer": request("C=AQ,O=Registry,CN=Log"),
     "ocsp-responder": request("C=AQ,O=Registry,CN=OCSP responder"),
     "crl-issuer": request("C=AQ,O=Registry,CN=CRL issuer"),
     "citizen-authentication": request(

@@ -39,7 +39,7 @@ _PAGES: Final = 64  # of a batch each, until others may write
 _LOOK: Final = 1.0  # seconds between two looks at what does not call
 _REMEMBER: Final = 1.0
 _SWEEP: Final = timedelta(hours=1)
-_AGAIN: Final = timedelta(seconds=5)  # until a sweep that failed is tried again
+_AGAIN: Final = 5.0  # seconds until a sweep that failed is tried again
 _REFUSED: Final = timedelta(hours=1)  # until a refused entry is tried again
 _LAST: Final = 5.0  # seconds for what is under way when it is told to end
 _FIRST_PAUSE: Final = 0.2
@@ -101,7 +101,7 @@ class Publisher:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._applied = 0
-        self._remembered = self._next_look = 0.0
+        self._remembered = self._next_look = self._next_sweep = 0.0
         self._oldest: datetime | None = None
         self._swept: datetime | None = None
         self._sweeping: asyncio.Task[None] | None = None
@@ -347,7 +347,7 @@ class Publisher:
     def _begin_sweep(self) -> None:
         """Sweep beside what goes on, when it is time: it may take long in a large directory."""
         due = self._swept is None or self.source.ledger.now() - self._swept >= _SWEEP
-        if self._stopping or not due:
+        if self._stopping or not due or monotonic() < self._next_sweep:
             return
         if self._sweeping is None or self._sweeping.done():
             self._sweeping = asyncio.create_task(self._sweep(), name=f"sweep-{self.name}")
@@ -360,7 +360,8 @@ class Publisher:
                 await self._take_out_expired(now)
         except Failure as failure:
             _log.error("directory %s keeps what has expired: %s", self.name, failure)
-            self._unswept, self._swept = failure, now - _SWEEP + _AGAIN
+            self._unswept, self._swept = failure, None
+            self._next_sweep = monotonic() + _AGAIN
         else:
             self._unswept, self._swept = None, now
 

@@ -85,9 +85,9 @@ def plan(session: Session, script: str, language: str) -> Answer:
         Line(read.title.of(language)),
         Fields(
             (
-                ("participants", _people(read, language)),
-                ("token", f"{read.token.label} ({read.token.store})"),
-                ("URLs", read.public_url),
+                (say(language, "participants"), _people(read, language)),
+                (say(language, "token"), f"{read.token.label} ({read.token.store})"),
+                (say(language, "URLs"), read.public_url),
             )
         ),
     ]
@@ -108,7 +108,13 @@ def plan(session: Session, script: str, language: str) -> Answer:
         confirm = ", ".join(say(language, f"role:{role.value}") for role in roles)
         rows.append((str(number), act, named, confirm or say(language, "everybody")))
         steps.append({"step": number, "act": step_name(step), "object": named})
-    blocks.append(Table(("STEP", "WHAT", "OBJECT", "CONFIRMED BY"), tuple(rows)))
+    headings = (
+        say(language, "STEP"),
+        say(language, "WHAT"),
+        say(language, "OBJECT"),
+        say(language, "CONFIRMED BY"),
+    )
+    blocks.append(Table(headings, tuple(rows)))
     return Answer({"kind": read.kind, "title": read.title.en, "steps": steps}, tuple(blocks))
 
 
@@ -254,7 +260,8 @@ def _lead(session: Session, home: Path, folder: Path, language: str) -> Answer:
         try:
             told = go(home, folder, room, tools(session.settings))
         except Paused:
-            command = f"digitalid ceremony resume {folder.name}"
+            aside = "" if home == session.home else " --rehearsal"
+            command = f"digitalid --home {session.home} ceremony resume {folder.name}{aside}"
             text = say(language, "Paused. To go on: {command}", command=command)
             return Answer({"state": "paused", "name": folder.name}, (Line(text, WARNING),))
     document: dict[str, Json] = {

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -24,11 +25,15 @@ from pki.ceremony.desk import Shown
 from pki.ceremony.people_acts import fingerprint
 from pki.ceremony.replay import Replay
 from pki.ceremony.script import Script, step_name
-from pki.ceremony.text import say
+from pki.ceremony.text import name_of_fact, say
 from pki.ceremony.transcript import Entry, Kind
 from pki.ceremony.verify import Verdict
+from pki.ceremony.words import in_groups
 
 _BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome")
+
+_REHEARSAL: Final = "THIS IS A REHEARSAL: its keys and certificates are worthless."
+_DIGITS: Final = re.compile(r"[0-9A-Fa-f ]{16,}")
 
 _STYLE: Final = """
 :root { --ink: #16202c; --soft: #56677a; --line: #cfd8e1; --good: #0b6b42; --bad: #a3201a; }
@@ -51,16 +56,28 @@ th { font-size: .85rem; color: var(--soft); font-weight: 600; }
 dl { display: grid; grid-template-columns: minmax(8rem, max-content) 1fr; gap: .15rem 1rem;
   margin: .3rem 0; }
 dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
+dl { align-items: baseline; }
 .mono, dd.mono { font-family: "Noto Sans Mono", ui-monospace, "DejaVu Sans Mono", monospace;
   font-size: .85em; }
 .role { white-space: nowrap; }
+.sign .role { width: 18%; } .sign .date { width: 18%; } .sign .hand { width: 38%; }
 .seal { display: flex; gap: 1.25rem; align-items: flex-start; margin: .6rem 0; }
 .seal svg { flex: none; border: 1px solid var(--line); }
-.step, .object { break-inside: avoid; }
+.object, .seal, tr, dt, dd, p { break-inside: avoid; } h2, h3 { break-after: avoid; }
 .sign td { height: 4.2rem; vertical-align: bottom; }
-@page { size: A4; margin: 18mm 16mm 20mm; }
-@media print { body { padding: 0; max-width: none; font-size: 10.5pt; }
-  h2 { break-after: avoid; } .page { break-before: page; } }
+.sign td + td + td { border-left: 1px solid var(--line); padding-left: .8rem; }
+:lang(zh) em { font-style: normal; font-weight: 600; }
+@media print { body { padding: 0; max-width: none; font-size: 10pt; line-height: 1.4; }
+  h2 { margin-top: 1.6rem; } h3 { margin-top: 1rem; }
+  .page { break-before: page; } }
+"""
+
+# At the foot of each page, so that none can be exchanged unseen: how the head begins, which page.
+_PAGES: Final = """
+@page { size: A4; margin: 18mm 16mm 22mm; font: 8.5pt "Noto Sans", "Noto Sans CJK SC", sans-serif;
+  @top-center { content: "%s"; color: #a3201a; font-weight: 700; }
+  @bottom-left { content: "%s"; color: #56677a; }
+  @bottom-right { content: counter(page) " / " counter(pages); color: #56677a; } }
 """
 
 
@@ -95,20 +112,24 @@ def report_html(verdict: Verdict, language: str) -> str:
         _signatures(told, language),
     ]
     body = "\n".join(parts)
+    warning = say(language, _REHEARSAL) if told.rehearsal else ""
+    head = (
+        f"{say(language, 'Head of the transcript')}: {in_groups(bytes.fromhex(told.head))[:19]} …"
+    )
     return (
         f'<!doctype html>\n<html lang="{"zh-Hans" if language == "zh" else "en"}">'
         f'<head><meta charset="utf-8"><title>{escape(title)}</title>'
         '<meta http-equiv="Content-Security-Policy" '
         "content=\"default-src 'none'; style-src 'unsafe-inline'\">"
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{_STYLE}</style></head><body>\n{body}\n</body></html>\n"
+        f"<style>{_STYLE}{_PAGES % (warning, head)}</style></head><body>\n{body}\n</body></html>\n"
     )
 
 
 def _rehearsal(told: Replay, language: str) -> str:
     if not told.rehearsal:
         return ""
-    text = say(language, "THIS IS A REHEARSAL: its keys and certificates are worthless.")
+    text = say(language, _REHEARSAL)
     return f'<p class="rehearsal">{escape(text)}</p>'
 
 
@@ -122,7 +143,11 @@ def _verdict(verdict: Verdict, language: str) -> str:
         [say(language, "entries"), str(len(verdict.entries))],
     ]
     facts = told.begun.get("facts", {})
-    rows += [[str(name), str(value)] for name, value in facts.items() if name != "time"]
+    rows += [
+        [name_of_fact(language, name), str(value)]
+        for name, value in facts.items()
+        if name != "time"
+    ]
     if verdict.good:
         good = say(language, "The transcript was verified: it is whole and unaltered.")
         state = f'<p class="good">{escape(good)}</p>'
@@ -146,11 +171,12 @@ def _participants(verdict: Verdict, language: str) -> str:
     )
     rows = "".join(
         f'<tr><td class="role">{escape(say(language, f"role:{person.role.value}"))}</td>'
-        f"<td>{escape(person.name)}</td><td>{escape(person.how)}</td>"
+        f"<td>{escape(person.name)}</td>"
+        f'<td class="role">{escape(say(language, f"way:{person.how}"))}</td>'
         f'<td class="mono">{hashlib.sha256(person.public_key_info).hexdigest()}</td></tr>'
         for person in verdict.told.state.people.values()
     )
-    return f"<table><tr>{head}</tr>{rows}</table>"
+    return f"<table><thead><tr>{head}</tr></thead>{rows}</table>"
 
 
 def _notes(verdict: Verdict, language: str) -> str:
@@ -241,15 +267,14 @@ def _opened(entries: Iterable[Entry], first: int, last: int, language: str) -> s
 
 
 def _signatures(told: Replay, language: str) -> str:
-    head = "".join(
-        f"<th>{escape(say(language, text))}</th>" for text in ("role", "name", "date", "signature")
-    )
+    columns = (("role", "role"), ("", "name"), ("date", "date"), ("hand", "signature"))
+    head = "".join(f'<th class="{css}">{escape(say(language, text))}</th>' for css, text in columns)
     rows = "".join(
         f'<tr><td class="role">{escape(say(language, f"role:{person.role.value}"))}</td>'
         f"<td>{escape(person.name)}</td><td></td><td></td></tr>"
         for person in told.state.people.values()
     )
-    return f'<table class="sign"><tr>{head}</tr>{rows}</table>'
+    return f'<table class="sign"><thead><tr>{head}</tr></thead>{rows}</table>'
 
 
 def _seal(digest: bytes, title: str, language: str) -> str:
@@ -266,7 +291,7 @@ def _fields(shown: Iterable[Any]) -> str:
     listed: list[str] = []
     for item in (*shown, None):
         if item is not None and len(item) == 2:
-            mono = ' class="mono"' if item[1] and not item[1].isalpha() else ""
+            mono = ' class="mono"' if _DIGITS.fullmatch(item[1]) else ""
             listed.append(f"<dt>{escape(item[0])}</dt><dd{mono}>{escape(item[1])}</dd>")
             continue
         if listed:
@@ -309,4 +334,6 @@ def report_pdf(page: str) -> bytes:
             subprocess.run(command, capture_output=True, timeout=120, check=True)
             return target.read_bytes()
         except (subprocess.SubprocessError, OSError) as error:
-            raise Unavailable("pdf-failed", f"{browser} made no PDF; try again") from error
+            raise Unavailable(
+                "pdf-failed", f"{browser} made no PDF; try again, or print an .html"
+            ) from error

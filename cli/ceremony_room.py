@@ -10,13 +10,12 @@ import os
 import signal
 import sys
 import termios
-import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Final
 
-from cli.output import clean, coloured
+from cli.output import clean, coloured, columns
 from infra.errors import Rejected
 from pki.ceremony.desk import Paused, Shown
 from pki.ceremony.text import say
@@ -193,11 +192,6 @@ def _laid_out(shown: Shown, width: int) -> Iterator[tuple[str, bool]]:
             lines = list(wrap(value, width - left)) or [""]
             yield name + " " * (left - columns(name)) + lines[0], False
             yield from ((" " * left + line, False) for line in lines[1:])
-
-
-def columns(text: str) -> int:
-    """How many columns a terminal gives a text: Chinese characters take two."""
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def wrap(text: str, width: int) -> Iterator[str]:

@@ -67,7 +67,7 @@ from pki.log.checkpoint import verifier_key
 from pki.log.log import COLLECTIONS as LOG_COLLECTIONS
 from pki.log.log import Log
 from pki.mass_revocation import COLLECTIONS as REVOCATION_JOBS
-from pki.offline import REQUESTED
+from pki.offline import REQUESTED, issuer_above
 from pki.partition import Partitioning
 from pki.preparation import Preparation, PrepareHere
 from pki.profile_check import COLLECTION as PROFILE_CHECKS
@@ -263,6 +263,11 @@ async def _open(
     for one in await hierarchy.crl_issuers(instance.settings.crl.indirect):
         instance.crl_issuers[one.issuer.name] = one.issuer
         await stack.enter_async_context(instance.crls.of_crl_issuer(one))
+    for name in instance.settings.crl.offline:
+        above = None if name in hierarchy.authorities else issuer_above(hierarchy, name)
+        if above is not None:
+            instance.crl_issuers[name] = above
+            await stack.enter_async_context(instance.crls.of_offline(above))
     ledger.subscribe(instance.crls.changed)
     if serving or create:
         await instance.log.checkpoint(instance.log_signer)

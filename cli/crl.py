@@ -304,12 +304,14 @@ async def _series(client: ApiClient, loaded: CrlFile) -> tuple[str, Certificate]
 
     view = loaded.described()
     known = (await client.get("/authorities"))["authorities"]
-    for authority in known + (await client.get("/crl-issuers"))["crl_issuers"]:
-        parsed = certificate.load(authority["pem"].encode(), authority["name"])
-        if parsed.subject == loaded.crl.issuer:
-            point = view["distribution_point"]
-            name = authority["name"] if point is None else point.rpartition("/")[2][: -len(".crl")]
-            return name, parsed
+    known += (await client.get("/crl-issuers"))["crl_issuers"]
+    parsed = [(one["name"], certificate.load(one["pem"].encode(), one["name"])) for one in known]
+    named = [(name, issuer) for name, issuer in parsed if issuer.subject == loaded.crl.issuer]
+    # A rollover leaves two of one name, told apart by their keys (RFC 4210 §4.4).
+    if named:
+        name, issuer = max(named, key=lambda one: loaded.names_key_of(one[1]))
+        point = view["distribution_point"]
+        return (name if point is None else point.rpartition("/")[2][: -len(".crl")]), issuer
     raise Rejected(
         "no-such-authority", f"no CA here is called {view['issuer']}; fetch its certificate"
     )

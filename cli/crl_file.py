@@ -55,6 +55,15 @@ class CrlFile:
             "sha256": self.crl.fingerprint(SHA256()).hex(),
         }
 
+    def names_key_of(self, issuer: x509.Certificate) -> bool:
+        """Whether its authority key identifier is that of this certificate (RFC 5280 §5.2.1)."""
+        named = self._extension(x509.AuthorityKeyIdentifier)
+        try:
+            own = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+        except (x509.ExtensionNotFound, ValueError):
+            return False
+        return named is not None and named.key_identifier == own.digest
+
     def entries(self) -> Iterator[Entry]:
         """Every entry, in its order. Errors: ``bad-crl``."""
         for one in self.crl:

@@ -163,6 +163,13 @@ class Crls:
             yield
 
     @asynccontextmanager
+    async def of_offline(self, issuer: Issuer) -> AsyncIterator[None]:
+        """Publish while the block runs what a CA signs whose key never was here: one CRL of all
+        that it has issued, which the ledger need not know."""
+        async with self._current([self._make(self._whole(issuer, ()), issuer, None)]):
+            yield
+
+    @asynccontextmanager
     async def of_crl_issuer(self, one: CrlIssuer) -> AsyncIterator[None]:
         """The same for an indirect CRL."""
         issuer = one.issuer

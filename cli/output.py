@@ -17,6 +17,7 @@ import json
 import os
 import shutil
 import sys
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TextIO, TypeAlias
@@ -154,6 +155,21 @@ def width(stream: TextIO) -> int:
     return shutil.get_terminal_size((WIDTH, 24)).columns if stream.isatty() else WIDTH
 
 
+def columns(text: str) -> int:
+    """How many columns a terminal gives a text: Chinese characters take two."""
+    return len(text) if text.isascii() else sum(map(_columns_of, text))
+
+
+def _columns_of(character: str) -> int:
+    if unicodedata.east_asian_width(character) in "WF":
+        return 2
+    return 0 if unicodedata.combining(character) else 1
+
+
+def _padded(text: str, size: int) -> str:
+    return text + " " * (size - columns(text))
+
+
 def _write(blocks: tuple[Block, ...], stream: TextIO) -> None:
     on_terminal, colours = stream.isatty(), coloured(stream)
     for number, block in enumerate(blocks):
@@ -187,12 +203,12 @@ def _fields(rows: tuple[tuple[str, str], ...], stream: TextIO, *, colours: bool)
     import textwrap
 
     shown = [(name, clean(value)) for name, value in rows if value]
-    left = max((len(name) for name, _ in shown), default=0) + 2
+    left = max((columns(name) for name, _ in shown), default=0) + 2
     room = max(width(stream) - left, 20)
     for name, value in shown:
         # Hexadecimal and URLs stay in one piece, to be copied; sentences are wrapped.
         lines = textwrap.wrap(value, room, break_long_words=False, break_on_hyphens=False) or [""]
-        label = name.ljust(left)
+        label = _padded(name, left)
         if colours:
             _console(stream).print(f"[{QUIET}]{label}[/]", end="", highlight=False)
             stream.write(lines[0] + "\n")
@@ -204,9 +220,9 @@ def _fields(rows: tuple[tuple[str, str], ...], stream: TextIO, *, colours: bool)
 
 def _table(headings: tuple[str, ...], rows: tuple[tuple[str, ...], ...], stream: TextIO) -> None:
     cells = [headings, *(tuple(map(clean, row)) for row in rows)]
-    widths = [max(len(row[place]) for row in cells) for place in range(len(headings))]
+    widths = [max(columns(row[place]) for row in cells) for place in range(len(headings))]
     for row in cells:
-        line = "  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True))
+        line = "  ".join(_padded(cell, size) for cell, size in zip(row, widths, strict=True))
         stream.write(line.rstrip() + "\n")
 
 

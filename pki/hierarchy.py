@@ -148,7 +148,7 @@ class Hierarchy:
             algorithm = SIGNATURE_ALGORITHMS[str(stored.body["algorithm"])]
             signer = await self._keys.open(str(stored.body["key"]), algorithm)
             self.authorities[stored.id] = self._authority(
-                stored.id, self._issuer(stored.id, stored.body), signer
+                stored.id, self.issuer(stored.id, stored.body), signer
             )
 
     async def create(self, plan: Plan) -> Authority:
@@ -190,7 +190,7 @@ class Hierarchy:
             )
         )
         await self._store.insert(AUTHORITIES, plan.name, body)
-        authority = self._authority(plan.name, self._issuer(plan.name, body), signer)
+        authority = self._authority(plan.name, self.issuer(plan.name, body), signer)
         self.authorities[plan.name] = authority
         return authority
 
@@ -292,7 +292,7 @@ class Hierarchy:
         asked = Application(CRL_ISSUER_PROFILE, request, SYSTEM, f".crl-issuer/{name}")
         record = await self._current(parent, asked, CRL_ISSUER_RENEWAL)
         chain: Document = {"certificate": record.certificate, "chain": [root]}
-        issuer = self._issuer(name, chain)
+        issuer = self.issuer(name, chain)
         covered = [self.authority(name) for name in covers]
         for authority in covered if current else ():
             authority.crl_issuer = issuer
@@ -347,7 +347,8 @@ class Hierarchy:
             step=self._step,
         )
 
-    def _issuer(self, name: str, body: Document) -> Issuer:
+    def issuer(self, name: str, body: Document) -> Issuer:
+        """A CA with the URLs that it has here. ``body``: its certificate and those above it."""
         der = cast(bytes, body["certificate"])
         certificate = parse_certificate(der)
         urls = self._urls(name)

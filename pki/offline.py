@@ -1,4 +1,5 @@
-"""CAs whose keys are here and whose certificates are made offline: request out, certificate in.
+"""CAs whose keys are here and whose certificates are made offline: request out, certificate in,
+and the offline CA's own CRL and certificate at the URLs that they name.
 
 Each step can be repeated: the same request comes back for the same name, and a certificate that is
 here already is taken as it is.
@@ -6,15 +7,18 @@ here already is taken as it is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Final, cast
+
+from cryptography import x509
 
 from infra.errors import Rejected
 from infra.store.port import Collection, Document, Duplicate, Store
 from pki.algorithms import KeyType, algorithm_of, verify
 from pki.certificate import Certificate, parse_certificate
 from pki.hierarchy import AUTHORITIES, LOG_KEY, Hierarchy
+from pki.issuer import Issuer
 from pki.log.act import Act
 from pki.log.log import Log
 from pki.names import parse_name, parse_rfc4514
@@ -97,6 +101,29 @@ async def import_certificate(
     if name != LOG_KEY:
         await _keep(store, name, signer, chain)
     return certificate
+
+
+def issuer_above(hierarchy: Hierarchy, name: str) -> Issuer | None:
+    """The CA above ours that was never here, if what it issued says that its CRL is found where
+    this instance has one of this name."""
+    for authority in hierarchy.authorities.values():
+        if authority.issuer is None:
+            continue
+        below = authority.issuer.certificate
+        for place, der in enumerate(authority.issuer.chain, 1):
+            body: Document = {"certificate": der, "chain": [*authority.issuer.chain[place:]]}
+            above = hierarchy.issuer(name, body)
+            if above.crl_url in _crl_urls(below):
+                return above
+            below = der
+    return None
+
+
+def _crl_urls(certificate: bytes) -> Iterator[str]:
+    for extension in x509.load_der_x509_certificate(certificate).extensions:
+        if isinstance(extension.value, x509.CRLDistributionPoints):
+            for point in extension.value:
+                yield from (str(each.value) for each in point.full_name or ())
 
 
 async def _keep(store: Store, name: str, signer: Signer, chain: Sequence[Certificate]) -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from infra.errors import Rejected
+from pki.ceremony.decoded import moment
 from pki.ceremony.desk import Desk, Fields, Shown, Wrong
 from pki.ceremony.media import write_medium
 from pki.ceremony.participant import register
 from pki.ceremony.script import Attend, Check, Close, HandOver, Inspect
 from pki.ceremony.state import State
-from pki.ceremony.text import say
+from pki.ceremony.text import name_of_fact, say
 from pki.ceremony.words import in_groups, in_words
 
 
@@ -101,7 +103,15 @@ class InspectAct(_Nothing):
             if name == "package":
                 shown += [[say(language, "installed package"), ""], *_package(value, language)]
             else:
-                shown.append([name, value])
+                shown.append([name_of_fact(language, name), value])
+        late = max((one.this_update for one in state.kept.authorities.values()), default=0)
+        known = datetime.fromtimestamp(late, UTC)
+        if dict(intent["facts"]).get("time", moment(known)) < moment(known):
+            early = (
+                "THE CLOCK WAS SET BACK: a revocation list was signed at {at}. If it is wrong now, "
+                "stop with pause and set it right. Note a deviation."
+            )
+            shown.append([say(language, early, at=moment(known))])
         return shown
 
     def perform(self, step: Inspect, intent: Fields, desk: Desk) -> dict[str, Any]:

@@ -11,6 +11,11 @@ from typing import Final
 LANGUAGES: Final = ("en", "zh")
 
 
+def name_of_fact(language: str, name: str) -> str:
+    """What the machine says of itself, named; as it is if there is no name for it."""
+    return say(language, f"fact:{name}") if f"fact:{name}" in ENGLISH else name
+
+
 def say(language: str, text: str, **values: object) -> str:
     """A text in ``language``, its places filled with ``values``."""
     template = CHINESE[text] if language == "zh" else ENGLISH.get(text, text)
@@ -36,6 +41,21 @@ ENGLISH: Final = {
     "role:custodian": "Custodian",
     "role:witness": "Witness",
     "role:auditor": "Auditor",
+    "way:one-time": "one-time",
+    "way:card": "card",
+    "fact:software": "software",
+    "fact:package": "installed package",
+    "fact:python": "Python",
+    "fact:system": "system",
+    "fact:time": "time",
+    "fact:time source": "time source",
+    "fact:token label": "token",
+    "fact:token module": "token module",
+    "fact:token serial": "token serial",
+    "fact:token manufacturer": "token maker",
+    "fact:token model": "token model",
+    "fact:token firmware": "token firmware",
+    "fact:token hardware": "token hardware",
     "about:comment": "Comment",
     "about:deviation": "Deviation",
     "about:refusal": "Refusal",
@@ -61,6 +81,21 @@ CHINESE: Final = {
     "role:custodian": "保管人",
     "role:witness": "见证人",
     "role:auditor": "审计员",
+    "way:one-time": "一次性",
+    "way:card": "智能卡",
+    "fact:software": "软件",
+    "fact:package": "已安装的软件包",
+    "fact:python": "Python",
+    "fact:system": "操作系统",
+    "fact:time": "时间",
+    "fact:time source": "时间来源",
+    "fact:token label": "令牌",
+    "fact:token module": "令牌模块",
+    "fact:token serial": "令牌序列号",
+    "fact:token manufacturer": "令牌制造商",
+    "fact:token model": "令牌型号",
+    "fact:token firmware": "令牌固件",
+    "fact:token hardware": "令牌硬件",
     "about:comment": "意见",
     "about:deviation": "偏差",
     "about:refusal": "拒绝",
@@ -99,6 +134,13 @@ CHINESE: Final = {
     "in words": "用单词读出",
     "Everybody present registers, in this order, by name.": "所有到场人员按此顺序以姓名登记。",
     "everybody": "全体人员",
+    "participants": "参与人员",
+    "token": "令牌",
+    "URLs": "网址",
+    "STEP": "步骤",
+    "WHAT": "内容",
+    "OBJECT": "对象",
+    "CONFIRMED BY": "确认人",
     "places": "席位",
     "Each gets a key that signs what they confirm: a one-time key under a passphrase of their own, "
     "destroyed at the end, or the key of their card.": "每人获得一把用于签署其确认内容的密钥："
@@ -108,6 +150,9 @@ CHINESE: Final = {
     "Compare the time with a clock, and the hash with the release notes.": "请将时间与钟表核对，"
     "将哈希值与发布说明核对。",
     "installed package": "已安装的软件包",
+    "THE CLOCK WAS SET BACK: a revocation list was signed at {at}. If it is wrong now, stop with "
+    "pause and set it right. Note a deviation.": "时钟被调慢：曾有吊销列表于 {at} 签发。若现在的"
+    "时钟不准，请输入 pause 停下并校正。请记录偏差。",
     "These files are copied to a medium that is otherwise empty.": "以下文件将复制到一个没有其他"
     "内容的介质上。",
     "Whoever receives them compares each fingerprint aloud.": "接收者须逐一朗读并核对每个指纹。",

@@ -51,7 +51,7 @@ class Terminal:
         """The question that it waits at; None once it has ended."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
-            while self._read(0.05):
+            while self._read(0.02):
                 pass
             if self.code is not None:
                 return None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.ceremony_room import columns
+from cli.output import columns
 from pki.signer.softhsm import find_module
 from tests.journeys.ceremony_terminal import COMMAND, Terminal
 from tests.unit.ceremony_fixtures import NAMES, PASSPHRASE, Cast, on_files, shipped
@@ -208,10 +208,17 @@ def test_a_line_that_is_hung_up_pauses(hall: Hall, small: Path) -> None:
 
 
 def test_a_rehearsal_is_marked_and_apart(hall: Hall, small: Path) -> None:
-    terminal = hall.terminal("rehearse", small)
-    terminal.play(hall.cast("small", 1, 2, home=hall.home / "rehearsal").answer)
+    cast = hall.cast("small", 1, 2, home=hall.home / "rehearsal")
+    begun = hall.terminal("rehearse", small)
+    begun.play(cast.answer, until=lambda q: "type yes" in q)
+    begun.type("pause")
+    assert begun.question() is None
+    assert re.search(r"ceremony resume small\s+--rehearsal", begun.screen)
+    terminal = hall.terminal("resume", "small", "--rehearsal")
+    terminal.play(cast.answer)
     assert terminal.code == 0, terminal.screen[-2000:]
-    assert terminal.screen.count("THIS IS A REHEARSAL") == 6
+    screens = (begun.screen, terminal.screen)
+    assert [screen.count("THIS IS A REHEARSAL") for screen in screens] == [2, 5]
     transcript = hall.home / "rehearsal" / "ceremonies" / "small" / "transcript.jsonl"
     assert hall.command("verify", transcript)["rehearsal"] is True
     assert not (hall.home / "tokens").exists()

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+from copy import copy
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-from cli.ceremony_report import report_html
+from cli.ceremony_report import report_html, report_pdf
+from infra.errors import Rejected
 from pki.ceremony import seal as seals
 from pki.ceremony.verify import Verdict, verify_transcript
 from tests.unit.ceremony_fixtures import NAMES, hold, on_files, shipped, transcript
@@ -70,6 +75,39 @@ def test_steps_are_told_in_the_language_of_the_report(verdict: Verdict) -> None:
     text = read(report_html(verdict, "zh")).text
     assert "此证书由其自身的密钥签名" in text
     assert "This certificate is signed by its own key" not in text
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_each_page_on_paper_has_its_number_and_the_head(verdict: Verdict, language: str) -> None:
+    missing = [name for name in ("chromium", "pdftotext") if shutil.which(name) is None]
+    if missing:
+        pytest.skip("apt-get install chromium poppler-utils")
+    pdf = report_pdf(report_html(verdict, language))
+    said = subprocess.run(["pdftotext", "-layout", "-", "-"], input=pdf, capture_output=True,
+                          check=True).stdout.decode()  # fmt: skip
+    pages = said.split("\f")[:-1]
+    assert len(pages) >= 4
+    head = " ".join(re.findall("....", verdict.told.head.upper())[:4])
+    for number, page in enumerate(pages, 1):
+        assert re.search(rf"\b{number} ?/ ?{len(pages)}\b", page) and head in page
+    for name in NAMES.values():
+        assert name in pages[-1]
+    assert language == "zh" or "Signatures" in pages[-1]  # Chinese is read back with its font only
+
+
+def test_without_a_browser_there_is_no_pdf(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(Rejected) as rejected:
+        report_pdf("<p>")
+    assert rejected.value.code == "no-pdf-printer" and "Chromium" in rejected.value.detail
+
+
+def test_of_a_rehearsal_each_page_says_so(verdict: Verdict) -> None:
+    told = replace(verdict, told=copy(verdict.told))
+    told.told.rehearsal = True
+    page = report_html(told, "en")
+    assert '@top-center { content: "THIS IS A REHEARSAL: its keys' in page
+    assert "REHEARSAL" not in report_html(verdict, "en")
 
 
 def test_an_altered_transcript_is_said_to_be_one(verdict: Verdict, tmp_path: Path) -> None:

@@ -17,7 +17,10 @@ from infra.errors import Rejected
 from pki.ceremony import seal as seals
 from pki.ceremony.archive import left_by, past
 from pki.ceremony.desk import Paused
+from pki.ceremony.people_acts import InspectAct
+from pki.ceremony.script import Inspect
 from pki.ceremony.seal import new_identity, recipient_of
+from pki.ceremony.state import State
 from pki.ceremony.verify import verify_transcript
 from tests.unit.ceremony_fixtures import hold, on_files, shipped, transcript
 
@@ -222,3 +225,15 @@ def test_a_disk_that_is_full_stops_before_anything_is_done(tmp_path: Path) -> No
     assert done.stdout.strip() in (b"storage-full", b"state-unusable"), done.stderr[-800:]
     told, _ = hold(tmp_path, "root", ROOT)
     assert told.finished and verify_transcript(transcript(tmp_path, "root").read_bytes()).good
+
+
+def test_a_clock_that_was_set_back_since_the_last_list_is_shown(made: Path) -> None:
+    _, kept = left_by(past(made))
+    state = State(base="http://pki.example.org", kept=kept)
+
+    def shown(time: str) -> str:
+        intent = {"facts": [["time", f"{time} UTC"]]}
+        return str(InspectAct().show(Inspect(), intent, state, "en"))
+
+    assert "THE CLOCK WAS SET BACK" in shown("2020-01-01 00:00:00")
+    assert "THE CLOCK WAS SET BACK" not in shown("2120-01-01 00:00:00")

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.ceremony_room import columns, wrap
+from cli.ceremony_room import wrap
+from cli.output import columns
 from cli.qr import qr_code
 from pki.ceremony.script import parse_script, step_name
 from pki.ceremony.text import CHINESE, ENGLISH, say

@@ -46,6 +46,13 @@ def test_a_table_in_a_pipe_has_a_line_a_row_and_cuts_nothing() -> None:
     assert text == f"SERIAL  SUBJECT\n0a      {subject}\n0b0c    CN=y\n"
 
 
+def test_chinese_takes_two_columns_of_a_terminal_and_stays_aligned() -> None:
+    text = shown(Table(("步骤", "WHO"), (("生成密钥对", "a"), ("key", "b"))))
+    assert text == "步骤        WHO\n生成密钥对  a\nkey         b\n"
+    assert shown(Fields((("令牌", "root"), ("URLs", "b")))) == "令牌  root\nURLs  b\n"
+    assert [output.columns(each) for each in ("key", "密钥", "ａ", "e\u0301")] == [3, 4, 2, 1]
+
+
 def test_a_table_on_a_terminal_fits_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     monkeypatch.setenv("NO_COLOR", "1")

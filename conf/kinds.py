@@ -319,7 +319,7 @@ class DirectoryUrl:
         return text
 
 
-DN: Final = Text('a name like ou=people,o=Registry, without characters that need an escape', _DN)
+DN: Final = Text("a name like ou=people,o=Registry, without characters that need an escape", _DN)
 DN_OR_NONE: Final = Text(f'{DN.says}, or ""', re.compile(f"(?:{_DN.pattern})?"))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, TypeAlias
 
-from asn1crypto import crl, x509
+from asn1crypto import algos, crl, x509
 from pyhanko_certvalidator.revinfo.constants import (
     KNOWN_CRL_ENTRY_EXTENSIONS,
     KNOWN_CRL_EXTENSIONS,
@@ -20,6 +20,8 @@ from pyhanko_certvalidator.sig_validate import DefaultSignatureValidator
 from pki.path_processing import Hearing
 
 _TRUE: Final = b"\x01\x01\xff"  # how every critical extension says so in DER
+
+_WEAK: Final = frozenset({"md2", "md5", "sha1"})
 
 Sorted: TypeAlias = tuple[tuple[crl.CertificateList, ...], tuple[str, ...]]
 """The CRLs that count, and of each other one why it does not."""
@@ -59,6 +61,14 @@ def crls_about(
     return fitting, (*remarks, *why_not)
 
 
+def is_weak(algorithm: algos.SignedDigestAlgorithm) -> bool:
+    """Whether a signature is over a hash that it is not believed over on a certificate either."""
+    try:
+        return algorithm.hash_algo in _WEAK
+    except ValueError:  # Ed25519 and ML-DSA have no such hash; what is unknown does not verify
+        return False
+
+
 def _crl_issuers(certificate: x509.Certificate) -> list[x509.Name]:
     points = certificate.crl_distribution_points_value or ()
     names = [name for point in points for name in point["crl_issuer"] or ()]
@@ -75,6 +85,8 @@ def _why_not(
         return "the certificate expects only some reasons there"  # §6.3.3 (d) (3)
     if one.critical_extensions - KNOWN_CRL_EXTENSIONS or _unknown_in_entries(one):
         return "it has a critical extension that is not known here"  # §5.2 and §5.3
+    if is_weak(one["signature_algorithm"]):
+        return "its signature is over a hash that collisions are known of"
     if not _signed_by(one, signer):
         return "its signature does not verify with its issuer's key"
     return None

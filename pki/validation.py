@@ -21,7 +21,7 @@ from asn1crypto import x509 as asn1_x509
 from pyhanko_certvalidator.policy_decl import RevocationCheckingRule
 
 from infra.errors import Rejected
-from pki.crl_evidence import crls_about, signers_about
+from pki.crl_evidence import crls_about, is_weak, signers_about
 from pki.evidence import describe_certificate, describe_crl, describe_ocsp_response, instant
 from pki.path_processing import Failure, Hearing, process
 from pki.path_search import CertificationPath, issued_by, search_paths
@@ -194,7 +194,11 @@ async def _ask(
     it is heard alone, its CA with the OCSP responses first."""
     certificate, issuer, *_ = path
     crls, remarks = crls_about(certificate, issuer, evidence.crls, hearing)
-    answers = tuple(one for one in evidence.ocsp_responses if not _feigns(one, issuer))
+    answers = tuple(
+        one
+        for one in evidence.ocsp_responses
+        if not (is_weak(one.basic_ocsp_response["signature_algorithm"]) or _feigns(one, issuer))
+    )
     own = replace(hearing, crls=crls, ocsp_responses=answers)
     outcomes = [await process(path, _RULES[revocation], own)]
     signers = () if revocation is Revocation.OCSP else evidence.signers

@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding
+from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from pki.validation import Revocation
@@ -50,6 +53,35 @@ HERE, THERE, DELTA = (f"http://127.0.0.1/crl/{one}.crl" for one in ("here", "the
 async def code(leaf: Entity, *crls: bytes, via: Sequence[Entity] = (ISSUING,), **how: Any) -> str:
     how = {"revocation": Revocation.CRL, "crls": crls} | how
     return (await check(leaf, via=via, **how)).code
+
+
+# §6.1.3 (a) (1): what is believed of no certificate is believed of no evidence
+
+
+def over_sha1(data: bytes, signed: bytes, signer: Entity) -> bytes:
+    """The same with a good signature over SHA-1. ``signed``: its to-be-signed octets."""
+    sha256, sha1 = bytes.fromhex("06092a864886f70d01010b"), bytes.fromhex("06092a864886f70d010105")
+    octets = signed.replace(sha256, sha1)
+    signature = signer.key.sign(octets, padding.PKCS1v15(), hashes.SHA1())  # noqa: S303
+    old = signer.key.sign(signed, padding.PKCS1v15(), hashes.SHA256())
+    assert data.count(old) == 1
+    return data.replace(old, signature).replace(signed, octets).replace(sha256, sha1)
+
+
+@pytest.mark.parametrize("kind", [Revocation.CRL, Revocation.OCSP])
+@pytest.mark.parametrize("weak", [False, True])
+async def test_evidence_over_sha1_counts_for_nothing(kind: Revocation, weak: bool) -> None:
+    root = issue("R", key_type="rsa-2048", ca=True)
+    leaf = issue("L", root)
+    crls, responses = [listing(root)], [ocsp_response(leaf, root, root)]
+    if weak:
+        tbs = x509.load_der_x509_crl(crls[0]).tbs_certlist_bytes
+        crls = [over_sha1(crls[0], tbs, root)]
+        tbs = ocsp.load_der_ocsp_response(responses[0]).tbs_response_bytes
+        responses = [over_sha1(responses[0], tbs, root)]
+    how: Any = {"crls": crls} if kind is Revocation.CRL else {"ocsp_responses": responses}
+    outcome = await check(leaf, anchors=(root,), via=(), revocation=kind, **how)
+    assert outcome.code == ("revocation-unknown" if weak else "valid")
 
 
 # §6.3.3 (b) (1): an indirect CRL, and its signer

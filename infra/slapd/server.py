@@ -12,6 +12,7 @@ import hashlib
 import logging
 import os
 import pwd
+import re
 import resource
 import shutil
 import socket
@@ -279,13 +280,16 @@ def _digests(configuration: str) -> tuple[str, str]:
     )
 
 
+_STAMP: Final = re.compile(r"[0-9a-f]{8}\.[0-9a-f]+ (?:0x[0-9a-f]+ )?")  # time and thread
+
+
 def _why(said: str) -> str:
     """Of what a program of OpenLDAP wrote, the last line that gives a reason."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     reasons = [line for line in lines if any(word in line for word in ("failed", "error", "rror:"))]
     last = (reasons or lines or ["it does not say why"])[-1]
-    head, _, rest = last.partition(" ")  # the time, in hexadecimal
-    return rest if rest and "." in head and head.replace(".", "").isalnum() else last
+    why = _STAMP.sub("", last)
+    return f"{why}; another program has its port" if "Address already in use" in why else why
 
 
 def _tool(folder: Path, words: Sequence[str | Path], given: bytes | None = None) -> None:

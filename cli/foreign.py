@@ -27,7 +27,7 @@ from pki import der, oids
 from pki.algorithms import key_type_of
 from pki.certificate import Certificate, parse_certificate
 from pki.export import encode_pem
-from pki.issuer import Issuer
+from pki.issuer import Issuer, Urls
 from pki.names import parse_name
 from pki.signer import Keys
 
@@ -187,19 +187,8 @@ def _issuer(name: str, content: bytes, crl: str) -> Issuer:
     key_type_of(certificate.public_key_info)
     # Another CA that gets the name of one that was removed does not get its statuses.
     identity = hashlib.sha256(certificate.subject.der + certificate.public_key_info)
-    return Issuer(
-        name=f"{PREFIX}{name}:{identity.hexdigest()[:16]}",
-        certificate=certificate.der,
-        subject=certificate.subject.der,
-        public_key_info=certificate.public_key_info,
-        key_identifier=certificate.subject_key_identifier,
-        not_before=certificate.not_before,
-        not_after=certificate.not_after,
-        chain=(),
-        crl_url=crl if crl.startswith("http") else "",
-        ocsp_url="",
-        certificate_url="",
-    )
+    urls = Urls(crl=crl if crl.startswith("http") else "", ocsp="", certificate="")
+    return certificate.as_issuer(f"{PREFIX}{name}:{identity.hexdigest()[:16]}", urls)
 
 
 def subject(foreign: Foreign) -> str:

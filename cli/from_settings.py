@@ -10,7 +10,7 @@ from conf.schema import Directory, Http, Settings
 from infra.errors import Rejected
 from infra.http.limits import Limits
 from pki.directory.naming import branch_url
-from pki.hierarchy import Urls
+from pki.issuer import Urls
 from pki.profile import Profile, load_profiles
 from pki.weak_keys import NO_BLOCKLIST, KeyBlocklist, parse_blocklist
 
@@ -66,9 +66,4 @@ def urls(http: Http, directory: Directory, name: str) -> Urls:
     """What certificates say of where things are."""
     base, server = public_url(http), directory.public_url
     branch = f"{directory.authorities},{directory.base}"
-    return Urls(
-        crl=f"{base}/crl/{name}.crl",
-        ocsp=f"{base}/ocsp",
-        certificate=f"{base}/aia/{name}.cer",
-        directory=branch_url(server, branch) if server else "",
-    )
+    return Urls.below(base, name, branch_url(server, branch) if server else "")

@@ -22,7 +22,7 @@ from typing import Any, Final, Never, TypeAlias, assert_never
 
 from infra.errors import Broken, Rejected
 from pki.certificate import parse_certificate
-from pki.issuer import Issuer
+from pki.issuer import Issuer, Urls
 from pki.serial import LIMIT
 from pki.status import Good, RevocationReason, Revoked
 
@@ -284,22 +284,9 @@ def _parse_issuers(octets: _Octets) -> tuple[Issuer, ...]:
     for _ in range(octets.number(2)):
         name, certificate = octets.text(1), octets.take(octets.number(2))
         chain = tuple(octets.take(octets.number(2)) for _ in range(octets.number(1)))
-        crl_url, ocsp_url, certificate_url = octets.text(2), octets.text(2), octets.text(2)
+        urls = Urls(crl=octets.text(2), ocsp=octets.text(2), certificate=octets.text(2))
         try:
-            said = parse_certificate(certificate)
-            issuer = Issuer(
-                name=name,
-                certificate=certificate,
-                subject=said.subject.der,
-                public_key_info=said.public_key_info,
-                key_identifier=said.subject_key_identifier,
-                not_before=said.not_before,
-                not_after=said.not_after,
-                chain=chain,
-                crl_url=crl_url,
-                ocsp_url=ocsp_url,
-                certificate_url=certificate_url,
-            )
+            issuer = parse_certificate(certificate).as_issuer(name, urls, chain)
         except Rejected as rejected:
             raise Rejected(
                 "feed-malformed", f"the certificate of CA {name!r} in it: {rejected}"

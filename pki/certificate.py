@@ -23,7 +23,7 @@ from pki.extensions import (
     subject_key_identifier,
 )
 from pki.general_name import GeneralName, encode_general_names, parse_general_names
-from pki.issuer import Issuer
+from pki.issuer import Issuer, Urls
 from pki.names import Name, parse_name
 from pki.profile import (
     Order,
@@ -294,6 +294,23 @@ class Certificate(TBSCertificate):
     def sha256(self) -> bytes:
         """The fingerprint of the whole certificate."""
         return hashlib.sha256(self.der).digest()
+
+    def as_issuer(self, name: str, urls: Urls, chain: tuple[bytes, ...] = ()) -> Issuer:
+        """The CA whose certificate this is."""
+        return Issuer(
+            name=name,
+            certificate=self.der,
+            subject=self.subject.der,
+            public_key_info=self.public_key_info,
+            key_identifier=self.subject_key_identifier,
+            not_before=self.not_before,
+            not_after=self.not_after,
+            chain=chain,
+            crl_url=urls.crl,
+            ocsp_url=urls.ocsp,
+            certificate_url=urls.certificate,
+            directory_url=urls.directory,
+        )
 
 
 _PEM: Final = re.compile(

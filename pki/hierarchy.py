@@ -19,7 +19,7 @@ from pki import oids
 from pki.algorithms import SIGNATURE_ALGORITHMS, KeyType, SignatureAlgorithm
 from pki.authority import Application, Authority, Checks
 from pki.certificate import Order, parse_certificate
-from pki.issuer import Issuer
+from pki.issuer import Issuer, Urls
 from pki.ledger import Ledger
 from pki.lint import Linter
 from pki.log.act import Act
@@ -74,16 +74,6 @@ DEVELOPMENT: Final = (
     ),
 )
 """The hierarchy that a first run makes for itself."""
-
-
-@dataclass(frozen=True, slots=True)
-class Urls:
-    """Where relying parties find what belongs to a CA."""
-
-    crl: str
-    ocsp: str
-    certificate: str
-    directory: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,23 +339,9 @@ class Hierarchy:
 
     def issuer(self, name: str, body: Document) -> Issuer:
         """A CA with the URLs that it has here. ``body``: its certificate and those above it."""
-        der = cast(bytes, body["certificate"])
-        certificate = parse_certificate(der)
-        urls = self._urls(name)
-        return Issuer(
-            name=name,
-            certificate=der,
-            subject=certificate.subject.der,
-            public_key_info=certificate.public_key_info,
-            key_identifier=certificate.subject_key_identifier,
-            not_before=certificate.not_before,
-            not_after=certificate.not_after,
-            chain=tuple(cast("list[bytes]", body["chain"])),
-            crl_url=urls.crl,
-            ocsp_url=urls.ocsp,
-            certificate_url=urls.certificate,
-            directory_url=urls.directory,
-        )
+        certificate = parse_certificate(cast(bytes, body["certificate"]))
+        chain = tuple(cast("list[bytes]", body["chain"]))
+        return certificate.as_issuer(name, self._urls(name), chain)
 
 
 def _chain_of(authority: Authority) -> tuple[bytes, ...]:

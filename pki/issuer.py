@@ -7,6 +7,21 @@ from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True)
+class Urls:
+    """Where relying parties find what belongs to a CA."""
+
+    crl: str
+    ocsp: str
+    certificate: str
+    directory: str = ""
+
+    @classmethod
+    def below(cls, base: str, name: str, directory: str = "") -> Urls:
+        """As a service lays them out whose address is ``base``."""
+        return cls(f"{base}/crl/{name}.crl", f"{base}/ocsp", f"{base}/aia/{name}.cer", directory)
+
+
+@dataclass(frozen=True, slots=True)
 class Issuer:
     """What certificates, CRLs and OCSP answers need to know of the CA that makes them.
 

@@ -21,7 +21,7 @@ from pki.certificate import assemble, build, parse_certificate
 from pki.directory.naming import branch_url
 from pki.findings import Finding, Severity, explain
 from pki.general_name import encode_general_names, parse_general_name
-from pki.issuer import Issuer
+from pki.issuer import Issuer, Urls
 from pki.lint import Linter
 from pki.names import parse_rfc4514
 from pki.oids import SUBJECT_ALT_NAME
@@ -134,19 +134,6 @@ def _ca_certificate() -> bytes:
 def _issuer(profile: Profile) -> Issuer | None:
     if profile.self_signed:
         return None
-    certificate = parse_certificate(_ca_certificate())
-    base = "http://pki.example.org"
-    return Issuer(
-        name="throwaway",
-        certificate=certificate.der,
-        subject=certificate.subject.der,
-        public_key_info=certificate.public_key_info,
-        key_identifier=certificate.subject_key_identifier,
-        not_before=certificate.not_before,
-        not_after=certificate.not_after,
-        chain=(),
-        crl_url=f"{base}/crl/throwaway.crl",
-        ocsp_url=f"{base}/ocsp",
-        certificate_url=f"{base}/aia/throwaway.cer",
-        directory_url=branch_url("ldap://directory.example.org", "ou=authorities,o=Registry"),
-    )
+    branch = branch_url("ldap://directory.example.org", "ou=authorities,o=Registry")
+    urls = Urls.below("http://pki.example.org", "throwaway", branch)
+    return parse_certificate(_ca_certificate()).as_issuer("throwaway", urls)

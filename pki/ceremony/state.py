@@ -12,7 +12,7 @@ from infra.errors import Rejected
 from pki.ceremony.script import Role
 from pki.ceremony.share import ShareSet
 from pki.certificate import parse_certificate
-from pki.issuer import Issuer
+from pki.issuer import Issuer, Urls
 
 _Known = TypeVar("_Known")
 
@@ -65,20 +65,7 @@ class Authority:
 
     def issuer(self, name: str) -> Issuer:
         """The CA as what builds certificates knows it."""
-        certificate = parse_certificate(self.certificate)
-        return Issuer(
-            name=name,
-            certificate=certificate.der,
-            subject=certificate.subject.der,
-            public_key_info=certificate.public_key_info,
-            key_identifier=certificate.subject_key_identifier,
-            not_before=certificate.not_before,
-            not_after=certificate.not_after,
-            chain=(),
-            crl_url=f"{self.base}/crl/{name}.crl",
-            ocsp_url=f"{self.base}/ocsp",
-            certificate_url=f"{self.base}/aia/{name}.cer",
-        )
+        return parse_certificate(self.certificate).as_issuer(name, Urls.below(self.base, name))
 
 
 @dataclass(frozen=True, slots=True)

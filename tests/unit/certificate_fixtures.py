@@ -20,7 +20,7 @@ from pki.certificate import Order, assemble, build, parse_certificate, parse_tbs
 from pki.conformance import check
 from pki.extensions import extension
 from pki.general_name import encode_general_names, parse_general_name
-from pki.issuer import Issuer
+from pki.issuer import Issuer, Urls
 from pki.names import parse_rfc4514
 from pki.profile import Profile, load_profiles, parse_profile
 from pki.request import CertificateRequest, RequestedExtension
@@ -70,20 +70,8 @@ def sign(private: ec.EllipticCurvePrivateKey, tbs: bytes) -> bytes:
 
 def as_issuer(name: str, certificate: bytes, *chain: bytes) -> Issuer:
     """The CA whose certificate this is."""
-    said = parse_certificate(certificate)
-    return Issuer(
-        name=name,
-        certificate=certificate,
-        subject=said.subject.der,
-        public_key_info=said.public_key_info,
-        key_identifier=said.subject_key_identifier,
-        not_before=said.not_before,
-        not_after=said.not_after,
-        chain=chain,
-        crl_url=f"http://pki.example.org/crl/{name}.crl",
-        ocsp_url="http://pki.example.org/ocsp",
-        certificate_url=f"http://pki.example.org/aia/{name}.cer",
-    )
+    urls = Urls.below("http://pki.example.org", name)
+    return parse_certificate(certificate).as_issuer(name, urls, chain)
 
 
 _CA = "organizationIdentifier=NTRAQ-1,O=Registry,C=AQ"

@@ -26,15 +26,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, cast
 
 from infra.clock import Clock
-from infra.errors import Failure, Rejected, Unavailable
+from infra.errors import Failure, Unavailable
 from infra.store.port import Conflict, Document, Duplicate, Store, Stored
 from pki.log.act import Act, encode, parse
 from pki.log.log import Log
+from pki.look_up import LookUp
 from pki.record import (
     CERTIFICATES,
     COMPROMISE,
     Intent,
-    KeyUse,
     Record,
     State,
     act_of,
@@ -42,7 +42,6 @@ from pki.record import (
     document_id,
     integer_of,
     micros,
-    part_name,
     revocation_body,
     status_of,
     time_of,
@@ -66,16 +65,13 @@ DOCUMENTS_CURSOR: Final = "ledger-documents"
 DOCUMENTS: Final = 1
 """How documents are written: 1 has the fields of ``crl_fields`` once a status has changed."""
 
-KEY_HISTORY: Final = 64
-"""Certificates of one key that are looked at before it gets another."""
 
-
-class Ledger:
+class Ledger(LookUp):
     """The certificates of every CA in this process, over a store and the log."""
 
     def __init__(self, store: Store, log: Log, clock: Clock, step: Callable[[str], None]) -> None:
+        super().__init__(store)
         self._step = step
-        self._store = store
         self._log = log
         self._clock = clock
         self._sequence = 0
@@ -141,18 +137,6 @@ class Ledger:
     def reached(self) -> int:
         """Every change up to this sequence number is logged, and was told to the followers."""
         return min(self._unlogged, default=self._sequence + 1) - 1
-
-    async def sequence(self) -> int:
-        """The sequence number of the newest change that every look-up shows, 0 at first."""
-        newest = await self._store.find(CERTIFICATES, "sequence", reverse=True, limit=1)
-        return integer_of(newest[0].body["sequence"]) if newest else 0
-
-    async def status_sequence(self, ca: str, partition: str | None = None) -> int:
-        """The sequence number of the newest change of status of certificates that this CA issued
-        into this partition, or into none; 0 if there was no change."""
-        part = (part_name(ca, partition),)
-        newest = await self._store.find(CERTIFICATES, "crl_change", part, reverse=True, limit=1)
-        return integer_of(newest[0].body["sequence"]) if newest else 0
 
     # Issuance
 
@@ -270,54 +254,6 @@ class Ledger:
         """Intents that are neither issued nor void, the oldest first."""
         found = [Record(stored) for stored in await self._all_unfinished()]
         return [record for record in found if record.state is State.intended]
-
-    # Look-ups
-
-    async def record(self, ca: str, serial: SerialNumber) -> Record:
-        """One certificate. Errors: ``no-such-certificate``."""
-        stored = await self._store.get(CERTIFICATES, document_id(ca, serial))
-        if stored is None:
-            raise Rejected(
-                "no-such-certificate", f"{ca} never issued a certificate {format_serial(serial)}"
-            )
-        return Record(stored)
-
-    async def by_request(self, ca: str, request_id: str) -> Record | None:
-        """What this request id has led to."""
-        found = await self._store.find(CERTIFICATES, "request", (f"{ca}/{request_id}",), limit=1)
-        return Record(found[0]) if found else None
-
-    async def key_use(self, key_hash: bytes) -> KeyUse:
-        """What is known of a public key (SHA-256 of its SubjectPublicKeyInfo) that is in use."""
-        found = await self._store.find(
-            CERTIFICATES, "key", (key_hash,), reverse=True, limit=KEY_HISTORY
-        )
-        compromised = await self._store.find(CERTIFICATES, "compromised", (key_hash,), limit=1)
-        known = [Record(stored) for stored in found]
-        return KeyUse(
-            subjects=frozenset(
-                record.subject for record in known if record.state is not State.void
-            ),
-            compromised=bool(compromised),
-            next_number=integer_of(found[0].body["key_number"]) + 1 if found else 0,
-        )
-
-    async def by_subject(self, subject: str, *, limit: int) -> list[Record]:
-        """Certificates of this subject (RFC 4514), newest last."""
-        found = await self._store.find(CERTIFICATES, "subject", (subject,), limit=limit)
-        return [Record(stored) for stored in found]
-
-    async def changed(self, after: int, *, limit: int = 1000) -> list[Record]:
-        """Certificates whose newest change has a sequence number beyond ``after``, in order."""
-        found = await self._store.find(CERTIFICATES, "sequence", low=after + 1, limit=limit)
-        return [Record(stored) for stored in found]
-
-    async def status(self, ca: str, serial: int) -> CertStatus:
-        """The status as OCSP tells it; ``Unknown`` for what was never issued, or is void."""
-        stored = await self._store.get(CERTIFICATES, document_id(ca, serial))
-        if stored is None or stored.body["state"] != State.issued:
-            return Unknown()
-        return status_of(stored.body)
 
     # Status
 

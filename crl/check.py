@@ -267,6 +267,8 @@ class _Reader:
                 entry is None or first or entry in octets
             ):
                 raise _wrong(f"it says something else of serial {number:x} than the ledger")
+            if found is not None:
+                _ = found.extensions  # read only when asked for, and refused then
 
     def _check_signature(self, tbs_digest: bytes) -> None:
         expected = self._expected

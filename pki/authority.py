@@ -12,6 +12,7 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from infra.errors import Broken, Failure, Rejected, Unavailable
 from infra.store.port import Conflict, Duplicate
@@ -30,6 +31,9 @@ from pki.request import parse_request
 from pki.serial import RANDOM_OCTETS, SerialNumber, new_serial
 from pki.signer.port import Signer
 from pki.throwaway import Throwaway
+
+ALTERED: Final = "altered"
+"""Why an intent is void that was found in the store and is not as a CA wrote it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +143,9 @@ class Authority:
                     "request-id-reused",
                     f"request id {id!r} was used for another request; use a new one",
                 )
+            if known.state is State.intended and not self._ledger.wrote(known):
+                await self._ledger.void(known, ALTERED)
+                return await self._issue(profile, application)
             if known.state is State.intended:
                 return await self._sign(known)
             await self._ledger.logged(known)
@@ -228,7 +235,7 @@ class Authority:
         """Write the intent down; nothing when its serial number is taken."""
         while True:
             try:
-                return await self._ledger.intend(intent)
+                record = await self._ledger.intend(intent)
             except Duplicate as duplicate:
                 match duplicate.index:
                     case "id":
@@ -241,16 +248,18 @@ class Authority:
                             "another node works on this request id; ask again",
                             retry_after=1.0,
                         ) from duplicate
+            else:
+                # A revocation may have come between the look at the key and the intent.
+                if intent.key_number and (await self._ledger.key_use(intent.key_hash)).compromised:
+                    await self._ledger.void(record, "key-compromised")
+                    raise _compromised()
+                return record
 
     async def _once_more(self, intent: Intent) -> Intent:
         """The intent for another certificate of a key that has some, if it may have it."""
         use = await self._ledger.key_use(intent.key_hash)
         if use.compromised:
-            raise Rejected(
-                "key-compromised",
-                "a certificate for this key was revoked because the key is compromised; "
-                "make a new key",
-            )
+            raise _compromised()
         if use.subjects - {intent.subject}:
             raise Rejected(
                 "key-reused", "this key is certified for another subject; make a new key"
@@ -284,14 +293,16 @@ class Authority:
 
         An intent with a request id is completed: its asker comes back for the certificate. One
         without is void: its asker has seen an error, and a second application must not lead to
-        two certificates.
+        two certificates. One that no CA has written is void (``ALTERED``) in any case.
         """
         finished = []
         for record in await self._ledger.unfinished():
             if record.ca != self.name:
                 continue
             try:
-                if record.request_id is None:
+                if not self._ledger.wrote(record):
+                    finished.append(await self._ledger.void(record, ALTERED))
+                elif record.request_id is None:
                     finished.append(await self._ledger.void(record, "interrupted"))
                 else:
                     finished.append(await self._sign(record))
@@ -313,6 +324,13 @@ class Authority:
         ]
         if errors:
             raise Rejected("lint-findings", explain(errors))
+
+
+def _compromised() -> Rejected:
+    return Rejected(
+        "key-compromised",
+        "a certificate for this key was revoked because the key is compromised; make a new key",
+    )
 
 
 def _in_share(serial: int, share: float) -> bool:

@@ -140,7 +140,9 @@ def time(at: datetime) -> bytes:
 
 def generalized_time(at: datetime) -> bytes:
     """GeneralizedTime in UTC without fractions (RFC 5280 §4.1.2.5.2); ``at`` has its zone."""
-    return tlv(GENERALIZED_TIME, at.astimezone(UTC).strftime("%Y%m%d%H%M%SZ").encode())
+    at = at.astimezone(UTC)
+    # strftime does not fill a year up to the four digits that it takes (X.680 §46).
+    return tlv(GENERALIZED_TIME, f"{at.year:04d}{at:%m%d%H%M%S}Z".encode())
 
 
 class Reader:

@@ -20,6 +20,7 @@ Invariants:
 from __future__ import annotations
 
 import hashlib
+import hmac
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -41,6 +42,7 @@ from pki.record import (
     crl_fields,
     document_id,
     integer_of,
+    intent_mac,
     micros,
     revocation_body,
     status_of,
@@ -69,9 +71,12 @@ DOCUMENTS: Final = 1
 class Ledger(LookUp):
     """The certificates of every CA in this process, over a store and the log."""
 
-    def __init__(self, store: Store, log: Log, clock: Clock, step: Callable[[str], None]) -> None:
+    def __init__(
+        self, store: Store, log: Log, clock: Clock, intent_key: bytes, step: Callable[[str], None]
+    ) -> None:
         super().__init__(store)
         self._step = step
+        self._intent_key = intent_key
         self._log = log
         self._clock = clock
         self._sequence = 0
@@ -87,14 +92,16 @@ class Ledger(LookUp):
         log: Log,
         clock: Clock,
         *,
+        intent_key: bytes,
         step: Callable[[str], None] = lambda step: None,
     ) -> Ledger:
         """The ledger as it was left; leaves that are missing in the log are written, changes of
         status that were interrupted are finished.
 
-        ``step``: called with the name of each step that is done, for crash tests.
+        ``intent_key``: of the code that authenticates intents, 32 octets that the store does not
+        hold; ``step``: called with the name of each step that is done, for crash tests.
         """
-        ledger = cls(store, log, clock, step)
+        ledger = cls(store, log, clock, intent_key, step)
         newest = await store.find(CERTIFICATES, "sequence", reverse=True, limit=1)
         if newest:
             ledger._sequence = integer_of(newest[0].body["sequence"])
@@ -162,26 +169,34 @@ class Ledger(LookUp):
             "request_hash": intent.request_hash,
             "unfinished_since": micros(now),
         }
+        id = document_id(intent.ca, intent.serial)
+        body["mac"] = intent_mac(self._intent_key, id, intent.tbs_certificate)
         if intent.request_id is not None:
             body["request"] = f"{intent.ca}/{intent.request_id}"
         if intent.partition is not None:
             body["partition"] = intent.partition
         if intent.consent:
             body["consent"] = True
-        return Record(
-            await self._store.insert(CERTIFICATES, document_id(intent.ca, intent.serial), body)
-        )
+        return Record(await self._store.insert(CERTIFICATES, id, body))
+
+    def wrote(self, record: Record) -> bool:
+        """Whether an intent that was found in the store is one that a CA has written there: who
+        can write to the store alone cannot have anything signed."""
+        mac = intent_mac(self._intent_key, record.stored.id, record.tbs_certificate)
+        kept = record.stored.body.get("mac")
+        return isinstance(kept, bytes) and hmac.compare_digest(mac, kept)
 
     async def complete(self, record: Record, certificate: bytes) -> Record:
         """Keep the signed certificate and log its issuance; both are durable on return."""
         return await self._end(
-            record, ("tbs",), {"state": State.issued.value, "der": certificate}, issued=True
+            record, ("tbs", "mac"), {"state": State.issued.value, "der": certificate}, issued=True
         )
 
     async def void(self, record: Record, why: str) -> Record:
         """Give an intent up: its serial number stays used, and the log says why."""
         # The request id is free again for whoever asks once more.
-        return await self._end(record, ("request",), {"state": State.void.value, "void": why})
+        gone = ("request", "mac")
+        return await self._end(record, gone, {"state": State.void.value, "void": why})
 
     async def _end(
         self, record: Record, gone: tuple[str, ...], new: Document, *, issued: bool = False
@@ -302,8 +317,9 @@ class Ledger(LookUp):
         while True:
             record = await self.record(ca, serial)
             if "pending" in record.stored.body:
-                # An earlier change was written down but its leaf could not be: it goes first.
-                await self._finish(record.stored)
+                # An earlier change is under way, or its leaf could not be written: it goes first.
+                with suppress(Conflict):  # whoever asked for it has finished it meanwhile
+                    await self._finish(record.stored)
                 continue
             now = self.now()
             known = record.status if record.state is State.issued else Unknown()
@@ -326,10 +342,13 @@ class Ledger(LookUp):
             }
             try:
                 stored = await self._store.replace(CERTIFICATES, record.stored, body)
-                self._step("pending")
-                return Record(await self._finish(stored))
             except Conflict:
                 continue
+            self._step("pending")
+            try:
+                return Record(await self._finish(stored))
+            except Conflict:  # somebody whose own change waited for this one has finished it
+                return await self.record(ca, serial)
 
     async def _finish(self, stored: Stored) -> Stored:
         """Log a pending change, then make it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -240,6 +241,14 @@ def revocation_body(status: CertStatus) -> Document | None:
             raise Broken("status-unknown", "an unknown certificate has no status to keep")
         case _:
             assert_never(status)
+
+
+def intent_mac(key: bytes, id: str, tbs_certificate: bytes) -> bytes:
+    """HMAC-SHA256 (RFC 2104) over what an intent is about: its document, and what is to be signed.
+
+    ``id``: of the document; it holds no NUL.
+    """
+    return hmac.digest(key, id.encode() + b"\0" + tbs_certificate, "sha256")
 
 
 def crl_fields(body: Document, status: CertStatus, at: datetime) -> Document:

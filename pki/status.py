@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import IntEnum
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from infra.errors import Rejected
 
@@ -24,6 +24,9 @@ class RevocationReason(IntEnum):
     privilegeWithdrawn = 9
     aACompromise = 10
 
+
+EARLIEST: Final = datetime(1950, 1, 1, tzinfo=UTC)
+"""Of invalidity dates: no key is older than what UTCTime can say."""
 
 REVOCATION_REASONS = tuple(
     reason
@@ -90,6 +93,10 @@ def decide_revoke(
         raise Rejected("bad-reason", f"{reason.name} is not a reason to revoke")
     if invalidity_date is not None and invalidity_date > at:
         raise Rejected("bad-invalidity-date", "the invalidity date lies in the future")
+    if invalidity_date is not None and invalidity_date < EARLIEST:
+        raise Rejected(
+            "bad-invalidity-date", f"the invalidity date lies before {EARLIEST:%Y}: is it mistyped?"
+        )
     match status:
         case Good():
             return Revoked(at, reason, invalidity_date, sequence)

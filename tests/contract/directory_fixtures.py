@@ -187,7 +187,7 @@ async def world(folder: Path) -> AsyncIterator[World]:
     store = await SqliteStore.open(folder / "ledger.sqlite", collections)
     try:
         log = await Log.open(store, origin="test.example/log", clock=clock)
-        ledger = await Ledger.open(store, log, clock)
+        ledger = await Ledger.open(store, log, clock, intent_key=bytes(32))
         repository = Repository({"root": ROOT, "issuing": ISSUING})
         known = World(store, log, ledger, clock, repository)
         known.issued = await store.count(CERTIFICATES)

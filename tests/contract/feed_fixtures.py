@@ -188,7 +188,7 @@ class World:
 async def world(folder: Path, *, limits: Limits | None = None) -> AsyncIterator[World]:
     store = await SqliteStore.open(folder / "state.sqlite", (CERTIFICATES, *LOG, *HIERARCHY))
     log = await Log.open(store, origin="log.example/ca", clock=SystemClock())
-    ledger = await Ledger.open(store, log, SystemClock())
+    ledger = await Ledger.open(store, log, SystemClock(), intent_key=bytes(32))
     with ThreadPoolExecutor(1) as threads:
         made = World(
             folder,

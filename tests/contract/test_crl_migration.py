@@ -59,7 +59,7 @@ async def test_what_was_revoked_before_stays_listed(tmp_path: Path) -> None:
             await store.insert(CERTIFICATES, document_id("issuing", serial), body)
         clock = FixedClock(NOW + DAY)
         log = await Log.open(store, origin="test", clock=clock)
-        ledger = await Ledger.open(store, log, clock)
+        ledger = await Ledger.open(store, log, clock, intent_key=bytes(32))
         source = FromLedger(ledger, store)
         part = Part("issuing", b"")
         rows = [row async for page in source.by_serial(part) for row in page]
@@ -76,7 +76,7 @@ async def test_what_was_revoked_before_stays_listed(tmp_path: Path) -> None:
         ]
         # Done once: what is opened again is left alone.
         stored = await store.get(CERTIFICATES, document_id("issuing", 2))
-        await Ledger.open(store, log, clock)
+        await Ledger.open(store, log, clock, intent_key=bytes(32))
         assert await store.get(CERTIFICATES, document_id("issuing", 2)) == stored
     finally:
         await store.close()
@@ -92,7 +92,7 @@ async def test_a_migration_that_was_cut_off_is_finished(tmp_path: Path) -> None:
         clock = FixedClock(NOW + DAY)
         log = await Log.open(store, origin="test", clock=clock)
         first = await store.get(CERTIFICATES, document_id("issuing", 1))
-        await Ledger.open(store, log, clock)
+        await Ledger.open(store, log, clock, intent_key=bytes(32))
         second = await store.get(CERTIFICATES, document_id("issuing", 2))
         assert first is not None
         assert second is not None
@@ -102,7 +102,9 @@ async def test_a_migration_that_was_cut_off_is_finished(tmp_path: Path) -> None:
         async for stored in store.scan(CERTIFICATES):
             await cut.insert(CERTIFICATES, stored.id, stored.body)
         try:
-            again = await Ledger.open(cut, await Log.open(cut, origin="t", clock=clock), clock)
+            again = await Ledger.open(
+                cut, await Log.open(cut, origin="t", clock=clock), clock, intent_key=bytes(32)
+            )
             part = Part("issuing", b"")
             found = [row async for page in FromLedger(again, cut).by_serial(part) for row in page]
             assert [row[0] for row in found] == [b"\x01", b"\x02"]

@@ -109,7 +109,7 @@ async def test_it_goes_on_where_it_stood(house: World, monkeypatch: pytest.Monke
         reached = table.applied
         assert reached == await house.ledger.sequence()
     # Another ledger over the same store: what happens now, the first does not hear of.
-    ledger = await Ledger.open(house.store, house.log, SystemClock())
+    ledger = await Ledger.open(house.store, house.log, SystemClock(), intent_key=bytes(32))
     await ledger.revoke("issuing", SerialNumber(2), reason=WHY, by=BY)
     read: list[int] = []
     changed = ledger.changed
@@ -136,7 +136,7 @@ async def test_a_crash_before_it_was_remembered_costs_nothing_but_time(house: Wo
     await house.ledger.hold("issuing", SerialNumber(2), by=BY)
     assert table.applied == 0
     table.close()
-    ledger = await Ledger.open(house.store, house.log, SystemClock())
+    ledger = await Ledger.open(house.store, house.log, SystemClock(), intent_key=bytes(32))
     await ledger.release("issuing", SerialNumber(2), by=BY)
     with closing(opened(house)) as table:
         following = FromLedger(ledger, table)

@@ -81,7 +81,7 @@ async def house(folder: Path) -> AsyncIterator[House]:
     clock = FixedClock(SystemClock().now())
     store = await SqliteStore.open(folder / "state.sqlite", (CERTIFICATES, *LOG, *COLLECTIONS))
     log = await Log.open(store, origin="log.example/ca", clock=clock)
-    ledger = await Ledger.open(store, log, clock)
+    ledger = await Ledger.open(store, log, clock, intent_key=bytes(32))
     keys, linter = FileKeyStore(folder / "keys", lambda: b"passphrase"), Linter()
     hierarchy = Hierarchy(
         store,

@@ -131,6 +131,12 @@ def test_times(naive: datetime) -> None:
     assert reads(der.generalized_time(at)).time() == at
 
 
+@given(st.datetimes(datetime(1, 1, 1), datetime(1949, 12, 31)))
+def test_times_of_long_ago_have_four_digits_of_year(naive: datetime) -> None:
+    at = naive.replace(tzinfo=UTC, microsecond=0)
+    assert core.GeneralizedTime.load(der.generalized_time(at)).native == at
+
+
 @given(st.datetimes(datetime(1950, 1, 2), datetime(2049, 12, 30), timezones=st.timezones()))
 def test_times_of_other_zones(at: datetime) -> None:
     for encoded in (der.time(at), der.generalized_time(at)):

@@ -120,18 +120,20 @@ async def verify(
         raise click.UsageError("--no-revocation excludes --crl and --ocsp")
     material = await _material(session, which, anchors, intermediates)
 
-    def moment() -> datetime:
-        # Asked anew after the fetching, or what was fetched would seem to be of the future.
-        return at or datetime.now(UTC)
+    # Asked anew after the fetching, or what was fetched would seem to be of the future.
+    now = datetime.now(UTC)
 
     async def outcome(revocation: Revocation) -> Outcome:
+        nonlocal now
+        now = datetime.now(UTC)
         return await validate(
             material.leaf,
             anchors=material.anchors,
             intermediates=material.intermediates,
             crls=material.crls,
             ocsp_responses=material.ocsp_responses,
-            at=moment(),
+            at=at or now,
+            now=now,
             revocation=revocation,
             purpose=Purpose(purpose),
         )
@@ -150,7 +152,7 @@ async def verify(
                 # What the responder said does not hold; the CRL may.
                 await _fetch_crl(material, found.path[0])
                 found = await outcome(Revocation.EITHER)
-    return _answer(found, material, moment())
+    return _answer(found, material, at or now)
 
 
 def _required(
@@ -355,6 +357,7 @@ def _answer(found: Outcome, material: Material, moment: datetime) -> Answer:
         "valid": found.valid,
         "code": found.code,
         "at": certificate.text_of(moment),
+        "retroactive": found.retroactive,
         "explanation": list(found.explanation),
         "remarks": list(material.remarks),
         "path": path,

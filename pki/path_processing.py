@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from asn1crypto import crl as asn1_crl
-from asn1crypto import ocsp as asn1_ocsp
 from asn1crypto import x509 as asn1_x509
 from pyhanko_certvalidator.authority import CertTrustAnchor, TrustQualifiers
 from pyhanko_certvalidator.context import ValidationContext
@@ -16,6 +16,7 @@ from pyhanko_certvalidator.errors import (
     ExpiredError,
     InsufficientRevinfoError,
     NotYetValidError,
+    OCSPValidationIndeterminateError,
     PathValidationError,
     RevokedError,
     StaleRevinfoError,
@@ -30,6 +31,8 @@ from pyhanko_certvalidator.policy_decl import (
     RevocationCheckingRule,
 )
 from pyhanko_certvalidator.registry import SimpleTrustManager
+from pyhanko_certvalidator.revinfo.archival import OCSPContainer
+from pyhanko_certvalidator.revinfo.validate_ocsp import verify_ocsp_response
 from pyhanko_certvalidator.validate import async_validate_path
 
 from pki.path_search import CertificationPath
@@ -44,42 +47,82 @@ class Failure:
     path: tuple[bytes, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Hearing:
-    """What one certificate is judged by; ``signer``: of all these CRLs, found good already."""
-
-    moment: datetime
-    retroactive: bool
-    crls: tuple[asn1_crl.CertificateList, ...] = ()
-    ocsp_responses: tuple[asn1_ocsp.OCSPResponse, ...] = ()
-    signer: asn1_x509.Certificate | None = None
+async def process(path: CertificationPath, moment: datetime) -> Failure | None:
+    """RFC 5280 §6.1 over the path, with nothing of revocation."""
+    return await _validate(path, _context(path, moment))
 
 
-async def process(
-    path: CertificationPath, rule: RevocationCheckingRule, hearing: Hearing
+async def hear_crls(
+    path: CertificationPath,
+    moment: datetime,
+    crls: Sequence[asn1_crl.CertificateList],
+    signer: asn1_x509.Certificate | None = None,
 ) -> Failure | None:
-    """RFC 5280 §6.1 over the path, and §6.3 or RFC 6960 over the first of it alone."""
-    *below, top = path
-    anchor = _anchor(top)
-    signers = [] if hearing.signer is None else [hearing.signer]
+    """RFC 5280 §6.3 over the first of ``path``, by CRLs that had begun at ``moment`` or did so
+    later. ``signer``: of all of them, found good already, if it is not the issuer.
+
+    The failure is ``revocation-partial`` when they count, but only for some reasons.
+    """
+    signers = [] if signer is None else [signer]
+    rule = RevocationCheckingRule.CRL_REQUIRED
+    context = _context(path, moment, rule, signers=signers, crls=crls)
+    return await _validate(path, context)
+
+
+async def hear_answer(
+    path: CertificationPath, moment: datetime, answer: OCSPContainer
+) -> Failure | None:
+    """RFC 6960 §3.2 over the first of ``path``, by one answer, as ``hear_crls``; whether the
+    certificate of its responder was revoked is another question."""
+    context = _context(path, moment, ocsps=[answer])
+    try:
+        # As part of a path it would be passed over for a certificate that names no responder.
+        await verify_ocsp_response(path[0], _walked(path), context)
+    except OCSPValidationIndeterminateError as error:
+        code = "revocation-unknown" if error.suspect_stale is None else "revocation-stale"
+        return Failure(code, tuple(str(failure[0]) for failure in error.failures))
+    except ValidationError as error:
+        return Failure(_code(error), (str(error),))
+    except Exception as error:  # as in _validate
+        return Failure("revocation-unknown", (f"the answer cannot be processed: {error}",))
+    return None
+
+
+_NO_CHECK: Final = RevocationCheckingRule.NO_CHECK
+
+
+def _context(
+    path: CertificationPath,
+    moment: datetime,
+    rule: RevocationCheckingRule = _NO_CHECK,
+    *,
+    signers: Sequence[asn1_x509.Certificate] = (),
+    **evidence: Any,
+) -> ValidationContext:
     context = ValidationContext(
-        trust_manager=SimpleTrustManager.build(trust_roots=[anchor]),
-        other_certs=[*below, *signers],
-        moment=hearing.moment,
-        crls=hearing.crls,
-        ocsps=hearing.ocsp_responses,
+        trust_manager=SimpleTrustManager.build(trust_roots=[_anchor(path[-1])]),
+        other_certs=[*path[:-1], *signers],
+        moment=moment,
         revinfo_policy=CertRevTrustPolicy(
-            RevocationCheckingPolicy(rule, RevocationCheckingRule.NO_CHECK),
-            retroactive_revinfo=hearing.retroactive,
+            RevocationCheckingPolicy(rule, _NO_CHECK), retroactive_revinfo=True
         ),
         time_tolerance=timedelta(seconds=1),
+        **evidence,
     )
-    walked = ValidationPath(anchor, below[:0:-1], below[0] if below else None)
     for signer in signers:
-        context.record_validation(signer, walked)  # type: ignore[no-untyped-call]
+        context.record_validation(signer, _walked(path))  # type: ignore[no-untyped-call]
+    return context
+
+
+def _walked(path: CertificationPath) -> ValidationPath:
+    *below, top = path
+    return ValidationPath(_anchor(top), below[:0:-1], below[0] if below else None)
+
+
+async def _validate(path: CertificationPath, context: ValidationContext) -> Failure | None:
     try:
         # Parameters, though the usual ones: without them those of the anchor replace the rest.
-        await async_validate_path(context, walked, PKIXValidationParams())
+        await async_validate_path(context, _walked(path), PKIXValidationParams())
     except ValidationError as error:
         return Failure(_code(error), (_sentence(error),))
     except Exception as error:  # what nobody foresaw in octets from outside is no proof of validity
@@ -123,6 +166,7 @@ _CODES: Final = (
     (InsufficientRevinfoError, "revocation-unknown"),
     (DisallowedAlgorithmError, "weak-algorithm"),
 )
+_PARTIAL: Final = "do not cover all revocation reasons"  # only where nothing else is the matter
 # pyhanko-certvalidator tells these apart by its message alone; the tests hold it to that.
 _MESSAGES: Final = (
     ("could not be verified", "bad-signature"),
@@ -138,10 +182,11 @@ _MESSAGES: Final = (
 
 
 def _code(error: ValidationError) -> str:
+    message = str(error)
     for kind, code in _CODES:
         if isinstance(error, kind):
-            return code
-    message = str(error)
+            partial = code == "revocation-unknown" and _PARTIAL in message
+            return "revocation-partial" if partial else code
     return next((code for part, code in _MESSAGES if part in message), "path-invalid")
 
 

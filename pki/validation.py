@@ -1,35 +1,35 @@
 """Validation of a certificate, now or at a time in the past, and why it came out as it did.
 
 The rules are those of RFC 5280 §6 and RFC 6960 as pyhanko-certvalidator carries them out on such
-CRLs as ``pki.crl_evidence`` lets pass: whatever does not clearly say that a certificate is good is
-no proof that it is. Nothing is fetched: anchors, intermediates, CRLs and OCSP responses are given.
-One certificate is checked per second of ``at``: both ends of a validity period count (RFC 5280
-§4.1.2.5).
+evidence as ``pki.crl_evidence`` and ``pki.ocsp_evidence`` let pass, and that of docs/adr/0020:
+whatever does not clearly say that a certificate is good is no proof that it is. Nothing is fetched:
+anchors, intermediates, CRLs and OCSP responses are given. One certificate is checked per second of
+``at``: both ends of a validity period count (RFC 5280 §4.1.2.5).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from asn1crypto import crl as asn1_crl
-from asn1crypto import ocsp as asn1_ocsp
 from asn1crypto import x509 as asn1_x509
-from pyhanko_certvalidator.policy_decl import RevocationCheckingRule
 
 from infra.errors import Rejected
-from pki.crl_evidence import crls_about, is_weak, signers_about
+from pki.crl_evidence import named
 from pki.evidence import describe_certificate, describe_crl, describe_ocsp_response, instant
-from pki.path_processing import Failure, Hearing, process
-from pki.path_search import CertificationPath, issued_by, search_paths
+from pki.path_processing import Failure, process
+from pki.path_search import CertificationPath, search_paths
 from pki.purpose import Purpose, why_not_for
+from pki.revocation_check import Evidence, Finding, Hearing, ask
 from pki.validation_input import load_certificate, load_crl, load_ocsp_response
 
 MAXIMUM_CERTIFICATES: Final = 100  # anchors and intermediates each
 _MAXIMUM_PATHS: Final = 8
+CLOCK_TOLERANCE: Final = timedelta(minutes=5)
+"""By how much the clocks of CAs and responders may be ahead of ours."""
 
 
 class Revocation(StrEnum):
@@ -50,13 +50,15 @@ class Outcome:
     ``weak-algorithm``, ``bad-signature``, ``name-constraint``, ``path-too-long``, ``not-a-ca``,
     ``ca-key-usage``, ``unknown-critical-extension``, ``policy``, ``wrong-purpose``,
     ``path-invalid``; ``explanation``: lines for people; ``path``: DER, from the certificate to
-    the anchor, as far as it was found.
+    the anchor, as far as it was found; ``retroactive``: it rests on revocation data issued after
+    the time asked about.
     """
 
     valid: bool
     code: str
     explanation: tuple[str, ...]
     path: tuple[bytes, ...]
+    retroactive: bool = False
 
 
 async def validate(
@@ -67,13 +69,17 @@ async def validate(
     crls: Sequence[bytes] = (),
     ocsp_responses: Sequence[bytes] = (),
     at: datetime,
+    now: datetime,
     revocation: Revocation = Revocation.NONE,
     purpose: Purpose = Purpose.ANY,
 ) -> Outcome:
-    """Validate ``certificate`` at ``at``, with everything in DER.
+    """Validate ``certificate`` at ``at``, with everything in DER; ``now``: when this is asked.
 
-    Revocation data that was current at ``at`` is used first; failing that, data that was issued
-    later, which the explanation then says: it cannot show a hold that was released meanwhile.
+    That a certificate is good is shown by revocation data that was current at ``at``; failing that,
+    by data that was issued later, which the outcome then says: it cannot show a hold that was
+    released meanwhile. Data from beyond ``now`` counts for nothing, and nothing shows that a
+    certificate is going to be good: when ``at`` lies ahead, what is not revoked now is
+    ``revocation-unknown``. ``CLOCK_TOLERANCE`` is granted for both.
     Errors: ``bad-certificate``, ``bad-crl``, ``bad-ocsp-response``, ``too-many-certificates``.
     """
     if max(len(anchors), len(intermediates)) > MAXIMUM_CERTIFICATES:
@@ -81,35 +87,46 @@ async def validate(
     leaf = load_certificate(certificate)
     trusted = [load_certificate(data) for data in anchors]
     others = [load_certificate(data) for data in intermediates]
-    evidence = _Evidence(
+    given = Evidence(
         tuple(load_crl(data) for data in crls),
         tuple(load_ocsp_response(data) for data in ocsp_responses),
         tuple(other for other in others if not other.ca),
     )
-    # A revocation in this very second counts, and so does the last second of a validity.
-    moment = at.astimezone(UTC).replace(microsecond=999_999)
+    case = _Case(given, *_until(given, now), at=at, now=now, revocation=revocation)
 
     search = search_paths(leaf, trusted, others)
     if not search.paths:
         return _without_path(search.longest, at)
-    failures: list[Failure] = []
+    outcomes = []
     for path in search.paths[:_MAXIMUM_PATHS]:
-        failure = await _walk(path, evidence, moment, revocation, retroactive=False)
-        later = False
-        if failure is not None and failure.code.startswith("revocation-"):
-            usable = evidence.that_covers(path)
-            again = await _walk(path, usable, moment, revocation, retroactive=True)
-            if again is None or not again.code.startswith("revocation-"):
-                failure, later = again, True
+        found, later = await _walk(path, case, retroactive=False), False
+        if found.failure is not None and found.failure.code.startswith("revocation-"):
+            again = await _walk(path, case, retroactive=True)
+            if again.failure is None or not again.failure.code.startswith("revocation-"):
+                found, later = again, True
+        failure = found.failure
         if failure is None and (why := why_not_for(purpose, leaf)):
             failure = Failure("wrong-purpose", (why,))
-        lines = _explain(path, evidence, at, revocation, later=later)
+        lines = (*_explain(path, case, later=later), *found.notes)
         if failure is None:
-            return Outcome(True, "valid", (*lines, f"valid at {instant(at)}"), _octets(path))
-        failures.append(Failure(failure.code, (*lines, *failure.lines), _octets(path)))
-    # With several paths, one that fails at its signature only says that it was the wrong one.
-    failure = next((f for f in failures if f.code != "bad-signature"), failures[0])
-    return Outcome(False, failure.code, failure.lines, failure.path)
+            lines = (*lines, f"valid at {instant(at)}")
+            outcome = Outcome(True, "valid", lines, _octets(path), later)
+        else:
+            lines = (*lines, *failure.lines)
+            outcome = Outcome(False, failure.code, lines, _octets(path), later)
+        outcomes.append((outcome, found.revoked_itself))
+    return _choose(outcomes)
+
+
+def _choose(outcomes: Sequence[tuple[Outcome, bool]]) -> Outcome:
+    """With several paths, what is revoked itself on one of them is so on all; else one that holds
+    is enough, and one that fails at its signature only says that it was the wrong one."""
+    order = (
+        [outcome for outcome, revoked_itself in outcomes if revoked_itself]
+        + [outcome for outcome, _ in outcomes if outcome.valid]
+        + [outcome for outcome, _ in outcomes if outcome.code != "bad-signature"]
+    )
+    return order[0] if order else outcomes[0][0]
 
 
 def _without_path(found: tuple[asn1_x509.Certificate, ...], at: datetime) -> Outcome:
@@ -132,125 +149,90 @@ def _octets(path: Sequence[asn1_x509.Certificate]) -> tuple[bytes, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Evidence:
-    crls: tuple[asn1_crl.CertificateList, ...]
-    ocsp_responses: tuple[asn1_ocsp.OCSPResponse, ...]
-    signers: tuple[asn1_x509.Certificate, ...]  # of indirect CRLs
+class _Case:
+    """``given``: all evidence; ``evidence``: without that from beyond ``now``, of which
+    ``refused`` tells."""
 
-    def that_covers(self, path: Sequence[asn1_x509.Certificate]) -> _Evidence:
-        """Without CRLs and responses from after the expiry of a certificate of the path: they may
-        have dropped it (RFC 5280 §3.3, RFC 6960 §4.4.4)."""
-        ends = min(certificate.not_valid_after for certificate in path)
-        return _Evidence(
-            tuple(crl for crl in self.crls if crl["tbs_cert_list"]["this_update"].native <= ends),
-            tuple(
-                response
-                for response in self.ocsp_responses
-                if all(
-                    single["this_update"].native <= ends
-                    for single in response.response_data["responses"]
-                )
-            ),
-            self.signers,
-        )
+    given: Evidence
+    evidence: Evidence
+    refused: tuple[str, ...]
+    at: datetime
+    now: datetime
+    revocation: Revocation
 
+    @property
+    def moment(self) -> datetime:
+        # A revocation in this very second counts, and so does the last second of a validity.
+        return self.at.astimezone(UTC).replace(microsecond=999_999)
 
-_RULES: Final = {
-    Revocation.NONE: RevocationCheckingRule.NO_CHECK,
-    Revocation.CRL: RevocationCheckingRule.CRL_REQUIRED,
-    Revocation.OCSP: RevocationCheckingRule.OCSP_REQUIRED,
-    Revocation.EITHER: RevocationCheckingRule.CRL_OR_OCSP_REQUIRED,
-}
+    @property
+    def ahead(self) -> bool:
+        """Whether it is the future that is asked about."""
+        return self.at > self.now + CLOCK_TOLERANCE
 
 
-async def _walk(
-    path: CertificationPath,
-    evidence: _Evidence,
-    moment: datetime,
-    revocation: Revocation,
-    *,
-    retroactive: bool,
-) -> Failure | None:
+def _until(given: Evidence, now: datetime) -> tuple[Evidence, tuple[str, ...]]:
+    """What was issued up to ``now``, and of the rest why it does not count: nobody can have it, or
+    one of the clocks is wrong."""
+    latest = now + CLOCK_TOLERANCE
+    crls, responses, refused = [], [], []
+    for crl in given.crls:
+        if (told := crl["tbs_cert_list"]["this_update"].native) <= latest:
+            crls.append(crl)
+        else:
+            refused.append((named(crl), told))
+    for response in given.ocsp_responses:
+        data = response.response_data
+        times = (data["produced_at"], *(single["this_update"] for single in data["responses"]))
+        told = max(time.native for time in times)
+        if told <= latest:
+            responses.append(response)
+        else:
+            refused.append(("the OCSP response", told))
+    lines = tuple(
+        f"{which} of {instant(told)} does not count: it is from after now, {instant(now)}; look at "
+        "the clocks"
+        for which, told in refused
+    )
+    return Evidence(tuple(crls), tuple(responses), given.signers), lines
+
+
+async def _walk(path: CertificationPath, case: _Case, *, retroactive: bool) -> Finding:
     """The path itself, and then from the anchor down whether each certificate is revoked."""
     if len(path) > 1 and not path[-1].ca:
-        return Failure("not-a-ca", ("the trust anchor is not a CA",))
-    hearing = Hearing(moment, retroactive=retroactive)
-    failure = await process(path, _RULES[Revocation.NONE], hearing)
-    if revocation is Revocation.NONE:
-        return failure
+        return Finding(Failure("not-a-ca", ("the trust anchor is not a CA",)))
+    failure = await process(path, case.moment)
+    if failure is not None or case.revocation is Revocation.NONE:
+        return Finding(failure)
+    notes: tuple[str, ...] = ()
+    past = case.moment < case.now
     for place in reversed(range(len(path) - 1)):
-        if failure is not None:
-            break
-        above = place > 0 and revocation is Revocation.OCSP
-        asked = Revocation.EITHER if above else revocation
-        failure = await _ask(path[place:], evidence, hearing, asked)
-    return failure
+        above = place > 0 and case.revocation is Revocation.OCSP
+        hearing = Hearing(
+            # Of the future, what is known is what is known now.
+            min(case.moment, case.now) if case.ahead else case.moment,
+            # Now, whoever is on a list is revoked, whatever the date beside him (RFC 5280 §6.3.3).
+            case.moment if past else datetime.max.replace(tzinfo=UTC),
+            case.moment if past else case.now + CLOCK_TOLERANCE,
+            case.evidence,
+            retroactive,
+            by_crl=above or case.revocation is not Revocation.OCSP,
+            by_ocsp=case.revocation is not Revocation.CRL,
+        )
+        found = await ask(path[place:], hearing)
+        notes += found.notes
+        if (failure := found.failure) is not None:
+            itself = place == 0 and failure.code == "revoked"
+            return Finding(failure, notes, revoked_itself=itself)
+    if case.ahead and len(path) > 1:
+        return Finding(Failure("revocation-unknown", (_ahead(case),)), notes)
+    return Finding(None, notes)
 
 
-async def _ask(
-    path: CertificationPath, evidence: _Evidence, hearing: Hearing, revocation: Revocation
-) -> Failure | None:
-    """Whether the first of ``path`` is revoked, the others being good. Each signer of CRLs about
-    it is heard alone, its CA with the OCSP responses first."""
-    certificate, issuer, *_ = path
-    crls, remarks = crls_about(certificate, issuer, evidence.crls, hearing)
-    answers = tuple(
-        one
-        for one in evidence.ocsp_responses
-        if not (is_weak(one.basic_ocsp_response["signature_algorithm"]) or _feigns(one, issuer))
-    )
-    own = replace(hearing, crls=crls, ocsp_responses=answers)
-    outcomes = [await process(path, _RULES[revocation], own)]
-    signers = () if revocation is Revocation.OCSP else evidence.signers
-    for signer in signers_about(certificate, signers):
-        crls, why_not = crls_about(certificate, signer, evidence.crls, hearing)
-        remarks += why_not
-        if not crls:
-            continue
-        failure = await _why_no_signer(signer, path, evidence, hearing)
-        if failure is None:
-            theirs = replace(hearing, crls=crls, signer=signer)
-            outcomes.append(await process(path, _RULES[Revocation.CRL], theirs))
-        else:
-            who = signer.subject.human_friendly
-            remarks += tuple(f"the CRL of {who} does not count: {one}" for one in failure.lines)
-    return _sum(outcomes, remarks)
-
-
-def _sum(outcomes: Sequence[Failure | None], remarks: tuple[str, ...]) -> Failure | None:
-    """One that says revoked outweighs all; else one good word is enough."""
-    failures = [one for one in outcomes if one is not None]
-    chosen = next((one for one in failures if one.code == "revoked"), None)
-    if chosen is None:
-        if len(failures) < len(outcomes):
-            return None
-        chosen = next((one for one in failures if one.code == "revocation-stale"), failures[0])
-    return replace(chosen, lines=(*remarks, *chosen.lines))
-
-
-async def _why_no_signer(
-    signer: asn1_x509.Certificate,
-    path: CertificationPath,
-    evidence: _Evidence,
-    hearing: Hearing,
-) -> Failure | None:
-    """Why ``signer`` may sign no CRL about the first of ``path``: its own path must end at the
-    same anchor (RFC 5280 §6.3.3 (f)), and its CA must say that it is good, not another signer."""
-    above = next((path[n:] for n in range(1, len(path)) if issued_by(signer, path[n])), None)
-    if above is None:
-        return Failure("issuer-missing", ("no CA of the path issued its signer's certificate",))
-    way = (signer, *above)
-    return await process(way, _RULES[Revocation.NONE], hearing) or await _ask(
-        way, replace(evidence, signers=()), hearing, Revocation.EITHER
-    )
-
-
-def _feigns(response: asn1_ocsp.OCSPResponse, issuer: asn1_x509.Certificate) -> bool:
-    """Whether it carries another certificate under the issuer's issuer and serial, which
-    pyhanko-certvalidator 0.33 takes for the issuer's if the signature value was copied too."""
-    carried = response.basic_ocsp_response["certs"] or ()
-    return any(
-        one.issuer_serial == issuer.issuer_serial and one.dump() != issuer.dump() for one in carried
+def _ahead(case: _Case) -> str:
+    return (
+        f"by what is known at {instant(case.now)}, nothing of it is revoked; whether it will be "
+        f"by {instant(case.at)}, nobody can tell yet: ask then, or about now, or without revocation"
     )
 
 
@@ -264,14 +246,8 @@ def _line(describe: Callable[..., str | None], *about: object) -> str:
         return f"something that was given cannot be read whole: {error}"
 
 
-def _explain(
-    path: Sequence[asn1_x509.Certificate],
-    evidence: _Evidence,
-    at: datetime,
-    revocation: Revocation,
-    *,
-    later: bool,
-) -> tuple[str, ...]:
+def _explain(path: Sequence[asn1_x509.Certificate], case: _Case, *, later: bool) -> tuple[str, ...]:
+    at, revocation = case.at, case.revocation
     lines = [_line(describe_certificate, certificate.dump(), at) for certificate in path]
     lines[-1] += " (trust anchor)"
     if revocation is Revocation.NONE:
@@ -280,13 +256,14 @@ def _explain(
         if revocation is not Revocation.OCSP or certificate is not path[0]:
             lines.extend(
                 _line(describe_crl, crl.dump(), certificate.serial_number, at)
-                for crl in evidence.crls
+                for crl in case.given.crls
                 if crl.issuer == certificate.issuer
             )
         if revocation is not Revocation.CRL:
-            for response in evidence.ocsp_responses:
+            for response in case.given.ocsp_responses:
                 line = _line(describe_ocsp_response, response.dump(), certificate.serial_number, at)
                 lines.extend([line] if line else [])
+    lines += case.refused
     if later:
         lines.append(
             "this rests on revocation data issued after the time asked about, which cannot show "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from datetime import datetime
 from typing import Any, Final
 
 from asn1crypto import crl as asn1_crl
@@ -15,6 +17,9 @@ from infra.errors import Rejected
 MAXIMUM_CERTIFICATE_SIZE: Final = 64 * 1024
 MAXIMUM_OCSP_RESPONSE_SIZE: Final = 256 * 1024
 MAXIMUM_CRL_SIZE: Final = 64 * 1024 * 1024
+
+_VALIDITY: Final = ("not_before", "not_after")
+_UPDATES: Final = ("this_update", "next_update")
 
 
 def load_certificate(data: bytes) -> asn1_x509.Certificate:
@@ -54,6 +59,20 @@ def load_ocsp_response(data: bytes) -> asn1_ocsp.OCSPResponse:
     return response
 
 
+def _times(value: Any) -> Iterator[Any]:
+    match value:
+        case asn1_x509.Certificate():
+            yield from (value["tbs_certificate"]["validity"][end] for end in _VALIDITY)
+        case asn1_crl.CertificateList():
+            yield from (value["tbs_cert_list"][field] for field in _UPDATES)
+        case asn1_ocsp.OCSPResponse() if value["response_status"].native == "successful":
+            yield value.response_data["produced_at"]
+            for single in value.response_data["responses"]:
+                yield from (single[field] for field in _UPDATES)
+                if single["cert_status"].name == "revoked":
+                    yield single["cert_status"].chosen["revocation_time"]
+
+
 def _load(kind: Any, check: Any, data: bytes, maximum: int, what: str) -> Any:
     """Read with two parsers, the whole of it: asn1crypto alone would fail in the middle of the
     validation, at the first field that is broken."""
@@ -70,6 +89,8 @@ def _load(kind: Any, check: Any, data: bytes, maximum: int, what: str) -> Any:
             value.issuer.hashable  # noqa: B018 - prepares the name for comparison
         else:
             value.native  # noqa: B018 - reads every field
+        if any(type(time.native) not in (datetime, type(None)) for time in _times(value)):
+            raise ValueError("the year 0, of which both parsers know, cannot be compared")
         if kind is asn1_x509.Certificate:
             value.subject.hashable, value.issuer.hashable  # noqa: B018
     except Exception as error:  # asn1crypto raises whatever it stumbles over

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asn1crypto import core as asn1_core
+from asn1crypto import ocsp as asn1_ocsp
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, padding, rsa
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -149,10 +151,14 @@ def ocsp_response(
     responder: Entity,
     *,
     revoked: datetime | None = None,
+    reason: x509.ReasonFlags | None = x509.ReasonFlags.key_compromise,
     this_update: datetime = NOW - timedelta(hours=1),
+    produced_at: datetime | None = None,
     lifetime: timedelta = timedelta(hours=12),
+    extensions: Sequence[tuple[x509.ExtensionType, bool]] = (),
 ) -> bytes:
-    return (
+    """An OCSP response; ``produced_at``: ``this_update`` if nothing else is said."""
+    builder = (
         ocsp.OCSPResponseBuilder()
         .add_response(
             entity.certificate,
@@ -162,13 +168,38 @@ def ocsp_response(
             this_update,
             this_update + lifetime,
             revoked,
-            x509.ReasonFlags.key_compromise if revoked else None,
+            reason if revoked else None,
         )
         .responder_id(ocsp.OCSPResponderEncoding.HASH, responder.certificate)
         .certificates([responder.certificate])
-        .sign(responder.key, digest(responder.key))
-        .public_bytes(DER)
     )
+    for extension, critical in extensions:
+        builder = builder.add_extension(extension, critical)
+    made = builder.sign(responder.key, digest(responder.key)).public_bytes(DER)
+    return signed_anew(made, responder, produced_at=produced_at or this_update)
+
+
+def signed_anew(response: bytes, responder: Entity, **fields: Any) -> bytes:
+    """An OCSP response with other ``fields`` of its ResponseData: cryptography takes producedAt
+    from the clock."""
+    made = asn1_ocsp.OCSPResponse.load(response)
+    basic = made["response_bytes"]["response"].parsed
+    for field, value in fields.items():
+        basic["tbs_response_data"][field] = value
+    basic["signature"] = sign(responder.key, basic["tbs_response_data"].dump(force=True))
+    made["response_bytes"]["response"] = asn1_core.ParsableOctetString(basic.dump(force=True))
+    return bytes(made.dump(force=True))
+
+
+def sign(key: Any, data: bytes) -> bytes:
+    match key:
+        case rsa.RSAPrivateKey():
+            made = key.sign(data, padding.PKCS1v15(), hashes.SHA256())
+        case ec.EllipticCurvePrivateKey():
+            made = key.sign(data, ec.ECDSA(hashes.SHA256()))
+        case _:
+            made = key.sign(data)
+    return bytes(made)
 
 
 ROOT = issue("Root", key_type="p-384", ca=True, lifetime=3650 * DAY)
@@ -188,13 +219,16 @@ async def check(
     anchors: Sequence[Entity] = (ROOT,),
     via: Sequence[Entity] = (ISSUING,),
     at: datetime = NOW,
+    now: datetime | None = None,
     **how: Any,
 ) -> Outcome:
+    """``now``: when it is asked, if not ``NOW`` or, later than that, ``at`` itself."""
     outcome = await validate(
         leaf.der,
         anchors=[anchor.der for anchor in anchors],
         intermediates=[one.der for one in via],
         at=at,
+        now=now or max(at, NOW),
         **how,
     )
     assert outcome.valid == (outcome.code == "valid")
@@ -337,7 +371,7 @@ async def test_sha1_is_too_weak() -> None:
     sha256 = bytes.fromhex("06092a864886f70d01010b")
     sha1 = bytes.fromhex("06092a864886f70d010105")
     weak = leaf.public_bytes(DER).replace(sha256, sha1)
-    outcome = await validate(weak, anchors=[root.der], at=NOW)
+    outcome = await validate(weak, anchors=[root.der], at=NOW, now=NOW)
     assert outcome.code == "weak-algorithm"
 
 
@@ -622,7 +656,7 @@ async def test_octets_that_are_no_certificate_are_refused(data: bytes) -> None:
         {"certificate": ADA.der, "anchors": [ROOT.der], "intermediates": [data]},
     ):
         with pytest.raises(Rejected) as caught:
-            await validate(**how, at=NOW)  # type: ignore[arg-type]
+            await validate(**how, at=NOW, now=NOW)  # type: ignore[arg-type]
         assert caught.value.code == "bad-certificate"
 
 

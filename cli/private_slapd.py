@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from cli.instance import reachable
 from conf.schema import Settings, SlapdSettings
 from infra.errors import Failure, Rejected, Unavailable
-from infra.slapd import Access, Installed, Slapd, Tls, configuration, find_slapd
+from infra.slapd import Access, Installed, LookUp, Slapd, Tls, configuration, find_slapd
 from infra.slapd.configuration import LDAPI
 
 FOLDER: Final = Path("directory")
@@ -26,8 +25,24 @@ INDEXES: Final = (
     "digitalidSerialNumber,digitalidIdentifierHash,digitalidWeb3Id,digitalidNotAfter eq",
     "mail,uid,cn,o eq",
     "userCertificate eq",
+    "cACertificate,certificateRevocationList pres",
 )
-"""What ``docs/directory.md`` says can be searched for; certificateExactMatch uses the last."""
+"""What ``docs/directory.md`` says can be searched for, certificateExactMatch by the third, and the
+end of a certificate, by which the publisher takes out what has expired."""
+
+CLASSES: Final = ("digitalidHolder", "pkiUser")
+"""What every holder is, so that to search for it tells nothing of any."""
+
+_ANYBODY: Final = (
+    "digitalidSerialNumber",
+    "digitalidIdentifierHash",
+    "digitalidWeb3Id",
+    "mail",
+    "uid",
+    "cn",
+    "userCertificate",
+)
+"""What others may look people up by. Not by ``o``: it would list who belongs to an organization."""
 
 _CERTIFICATE: Final = "certificate.pem"
 _KEY: Final = "key.pem"
@@ -68,11 +83,7 @@ async def private_slapd(
         return
     server, urls = found
     try:
-        # A socket's address takes 107 octets, and the home folder may be anywhere. Processes of
-        # ours use it, too.
-        with reachable(_folder(settings) / LDAPI) as path:
-            path = path.replace("/proc/self/", f"/proc/{os.getpid()}/")
-            yield Running(f"ldapi://{quote(path, safe='')}", urls)
+        yield Running(f"ldapi://{quote(str(_folder(settings) / LDAPI), safe='')}", urls)
     finally:
         await server.stop()
 
@@ -115,11 +126,27 @@ def _folder(settings: Settings) -> Path:
     return settings.home / FOLDER / f"slapd-{root}"
 
 
+def look_ups(base: str, enterprises: str, authorities: str) -> tuple[LookUp, ...]:
+    """What anybody may search for where: CAs and CRLs by whatever there is, for none of them is a
+    secret, enterprises also by their names. The branches: relative to ``base``."""
+    return (
+        LookUp(f"{authorities},{base}"),
+        LookUp(f"{enterprises},{base}", (*_ANYBODY, "o")),
+        LookUp(base, _ANYBODY),
+    )
+
+
 def _configuration(installed: Installed, settings: Settings, tls: bool) -> str:
+    tree = settings.directory
     return configuration(
         installed,
-        settings.directory.base,
-        Access(WRITER, os.geteuid()),
+        tree.base,
+        Access(
+            WRITER,
+            os.geteuid(),
+            look_ups=look_ups(tree.base, tree.enterprises, tree.authorities),
+            classes=CLASSES,
+        ),
         schema=(files("conf") / "directory" / "digitalid.schema.ldif").read_text(),
         indexes=INDEXES,
         tls=Tls(Path(_CERTIFICATE), Path(_KEY)) if tls else None,

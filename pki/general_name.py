@@ -213,6 +213,25 @@ def _check_uri(value: str) -> None:
             raise _bad(GeneralNameKind.uri, "names its host by DNS name or address")
 
 
+def host_of(name: GeneralName) -> str:
+    """The DNS name in a name that is a host, a mailbox at one or a URI with one; empty if there is
+    none, as in a URI with an address."""
+    value = name.value
+    if name.kind is GeneralNameKind.dns:
+        return value
+    if name.kind is GeneralNameKind.email:
+        return value.rpartition("@")[2]
+    hosted = _HOSTED.match(value) if name.kind is GeneralNameKind.uri else None
+    if hosted is None:
+        return ""
+    host = hosted["host"].rpartition("@")[2].partition(":")[0]
+    try:
+        ipaddress.IPv4Address(host)
+    except ValueError:
+        return "" if host.startswith("[") else host
+    return ""
+
+
 def _is_host(authority: str) -> bool:
     """Whether an authority holds a DNS name or an IP address (RFC 5280 §4.2.1.6)."""
     host = authority.rpartition("@")[2]

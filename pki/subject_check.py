@@ -7,6 +7,7 @@ from typing import Final, TypeAlias
 
 from infra.errors import Rejected
 from pki import der
+from pki.characters import check_text
 from pki.names import parse_name
 from pki.profile.model import SubjectRule
 from pki.profile.subject import check_semantics
@@ -75,11 +76,12 @@ def _attribute(rule: SubjectRule, oid: str, value: str, tag: der.Tag) -> Found:
         yield "subject-attribute", f"{short} is not {allowed.fixed!r}"
     if allowed.pattern is not None and not allowed.pattern.fullmatch(value):
         yield "subject-attribute", f"{short} does not match its pattern"
-    if allowed.semantics is not None:
-        try:
+    try:
+        check_text(short, value)
+        if allowed.semantics is not None:
             check_semantics(allowed, allowed.semantics, value)
-        except Rejected as rejected:
-            yield "subject-attribute", rejected.detail
+    except Rejected as rejected:
+        yield "subject-attribute", rejected.detail
 
 
 def _same_values(rule: SubjectRule, held: list[tuple[str, str]], requested: bytes) -> Found:

@@ -18,8 +18,10 @@ from pki.algorithms import KeyType
 
 RSA_MINIMUM_BITS: Final = 2048
 RSA_MAXIMUM_BITS: Final = 4096
-RSA_MINIMUM_EXPONENT: Final = 65537
-RSA_MAXIMUM_EXPONENT_BITS: Final = 256  # SP 800-89 §5.3.3: 2^16 < e < 2^256
+RSA_EXPONENT: Final = 65537
+"""SP 800-89 §5.3.3 allows 2^16 < e < 2^256. But whoever has a private key has one for each of them
+with the same modulus, so that a key which is compromised, or somebody else's, would come back as
+another. With one exponent a key has one SubjectPublicKeyInfo, as those of other types have."""
 FERMAT_ROUNDS: Final = 100  # BR §6.1.1.3 item 6
 
 
@@ -107,13 +109,9 @@ def _check_rsa(key: bytes, blocklist: KeyBlocklist) -> None:
             f"the modulus has {bits} bits; make a key of {RSA_MINIMUM_BITS} to "
             f"{RSA_MAXIMUM_BITS} bits, a multiple of 8",
         )
-    if (
-        exponent < RSA_MINIMUM_EXPONENT
-        or exponent % 2 == 0
-        or exponent.bit_length() > RSA_MAXIMUM_EXPONENT_BITS
-    ):
+    if exponent != RSA_EXPONENT:
         raise Rejected(
-            "rsa-exponent", "the public exponent must be odd, at least 65537 and below 2^256"
+            "rsa-exponent", f"the public exponent must be {RSA_EXPONENT}; make a key that has it"
         )
     if modulus % 2 == 0 or gcd(modulus, _SMALL_PRIMES_PRODUCT) != 1:
         raise Rejected("rsa-modulus", f"the modulus has a factor below {_SMALL_PRIMES_BOUND}")

@@ -18,9 +18,24 @@ SCHEMAS: Final = ("core", "cosine", "inetorgperson")
 _MAX_SIZE: Final = 1 << 36
 """Octets that the database may grow to: of address space, not of disk until they are used."""
 
-_MAX_INCOMING: Final = 256 * 1024 - 1
+_MAX_INCOMING: Final = 64 * 1024 - 1
 _MAX_INCOMING_BOUND: Final = 64 * 1024 * 1024 - 1
 """Octets of one request: of anybody, and of one who has authenticated (a CRL of a large CA)."""
+
+IDLE: Final = 30
+"""Seconds after which a connection that asks nothing is closed: each holds one of slapd's
+descriptors, and the publisher makes a new one by itself."""
+
+_MOST_PENDING: Final = 20
+_MOST_PENDING_BOUND: Final = 1000
+_DEEPEST_FILTER: Final = 16
+
+NOBODYS: Final = (
+    "entryCSN,contextCSN,entryUUID,createTimestamp,modifyTimestamp,creatorsName,modifiersName,"
+    "structuralObjectClass,entryDN,hasSubordinates,subschemaSubentry"
+)
+"""Operational attributes that only writers and copies need: by when and in which order entries
+were made, everybody could be listed a window at a time."""
 
 _ONE_LINE: Final = re.compile(r"[^\x00-\x1f\x7f]+")
 _PLAIN_NAME: Final = re.compile(r"[^\x00-\x1f\x7f\"\\$%^\[\]]+")
@@ -40,20 +55,33 @@ class Installed:
 
 
 @dataclass(frozen=True, slots=True)
+class LookUp:
+    """What others may search for ``below`` a name of the directory: these ``attributes``, none for
+    whatever there is."""
+
+    below: str
+    attributes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Access:
-    """Who may do what. The writer may do everything; others may read, and search a little.
+    """Who may do what. The writer may do everything; others may read what they have found.
 
     ``writer``: its name in the directory, below or beside the suffix; ``user``: the number of the
     user that is the writer when it comes by the unix socket (SASL EXTERNAL); ``certificate``: the
     subject (RFC 4514) of the client certificate that makes one the writer over TLS, "" for none;
     ``password``: what makes one the writer by a simple bind, as userPassword holds it (a hash),
-    "" for none; ``most_entries``, ``most_seconds``: of a search of anybody else.
+    "" for none; ``look_ups``: what others may search for, where the first one that fits decides;
+    ``classes``: object classes that they may search for elsewhere; ``most_entries``,
+    ``most_seconds``: of a search of anybody else, the former also of what it would have to look at.
     """
 
     writer: str
     user: int
     certificate: str = ""
     password: str = ""
+    look_ups: tuple[LookUp, ...] = ()
+    classes: tuple[str, ...] = ()
     most_entries: int = 100
     most_seconds: int = 10
 
@@ -98,7 +126,8 @@ def configuration(
     core, cosine and inetorgperson; ``indexes``: each as olcDbIndex has it, such as ``mail eq``;
     ``provider``: whether others may replicate it. Errors: ``bad-directory-settings``.
     """
-    texts = (suffix, access.writer, access.certificate, access.password)
+    below = (one.below for one in access.look_ups)
+    texts = (suffix, access.writer, access.certificate, access.password, *below)
     if not all(_ONE_LINE.fullmatch(text) for text in texts if text):
         raise Rejected(
             "bad-directory-settings", "a name in the directory has no control characters"
@@ -108,12 +137,16 @@ def configuration(
             "bad-directory-settings",
             "the name of a writer has no quotes, backslashes, $, %, ^ and brackets",
         )
+    if any({'"', "\\"} & set(one.below) for one in access.look_ups):
+        raise Rejected(
+            "bad-directory-settings", "the name of a branch has no quotes and backslashes"
+        )
     parts = [
         "\n".join(_server(access, tls)),
         "\n".join(_modules(installed, provider)),
         _schema(installed, schema),
         "\n".join(_front()),
-        "\n".join(_database(suffix, access, indexes, consumer)),
+        "\n".join(_database(suffix, access, indexes, consumer, copied=provider)),
     ]
     if provider:
         parts.append(
@@ -133,7 +166,10 @@ def _server(access: Access, tls: Tls | None) -> Iterator[str]:
     yield "olcLogLevel: none"
     yield f"olcSockbufMaxIncoming: {_MAX_INCOMING}"
     yield f"olcSockbufMaxIncomingAuth: {_MAX_INCOMING_BOUND}"
-    yield "olcIdleTimeout: 3600"
+    yield f"olcConnMaxPending: {_MOST_PENDING}"
+    yield f"olcConnMaxPendingAuth: {_MOST_PENDING_BOUND}"
+    yield f"olcMaxFilterDepth: {_DEEPEST_FILTER}"
+    yield f"olcIdleTimeout: {IDLE}"
     yield "olcWriteTimeout: 30"
     # A password goes over TLS or the unix socket only; what is in the directory is public.
     yield "olcLocalSSF: 128"
@@ -189,7 +225,12 @@ def _front() -> Iterator[str]:
 
 
 def _database(
-    suffix: str, access: Access, indexes: Sequence[str], consumer: Consumer | None
+    suffix: str,
+    access: Access,
+    indexes: Sequence[str],
+    consumer: Consumer | None,
+    *,
+    copied: bool,
 ) -> Iterator[str]:
     yield "dn: olcDatabase={1}mdb,cn=config"
     yield "objectClass: olcDatabaseConfig"
@@ -202,19 +243,42 @@ def _database(
     yield f"olcRootDN: {access.writer}"
     if access.password:
         yield f"olcRootPW: {access.password}"
-    yield "olcDbIndex: objectClass,entryCSN,entryUUID eq"
+    # The second and third are what copies are kept by (RFC 4533).
+    copies = copied or consumer is not None
+    yield f"olcDbIndex: objectClass{',entryCSN,entryUUID' if copies else ''} eq"
     yield from (f"olcDbIndex: {index}" for index in indexes)
-    # Nobody reads the whole directory off: whoever looks somebody up finds few entries.
+    # Nobody reads the whole directory off: whoever looks somebody up finds few entries, and a
+    # search that no index narrows down to few is refused before any is looked at.
     most = access.most_entries
     yield (
-        f"olcLimits: {{0}}* size.soft={most} size.hard={most} size.unchecked={20 * most} "
+        f"olcLimits: {{0}}* size.soft={most} size.hard={most} size.unchecked={most} "
         f"size.pr={most} size.prtotal={most} time={access.most_seconds}"
     )
-    yield "olcAccess: {0}to attrs=userPassword by anonymous auth by * none"
-    yield "olcAccess: {1}to * by * read"
+    for number, rule in enumerate(_rules(access, copied)):
+        yield f"olcAccess: {{{number}}}{rule}"
     if consumer is not None:
         yield (
             f"olcSyncrepl: {{0}}rid=001 provider={consumer.provider} {consumer.bind} "
             f'searchbase="{suffix}" type=refreshAndPersist retry="1 +"'
         )
         yield f"olcUpdateRef: {consumer.refer}"
+
+
+def _rules(access: Access, copied: bool) -> Iterator[str]:
+    """The first that fits decides (slapd.access(5))."""
+    if copied:
+        # By RFC 4533 anybody could watch entries come, which no limit of a search counts.
+        yield "to * by * none"
+        return
+    yield "to attrs=userPassword by anonymous auth by * none"
+    yield f"to attrs={NOBODYS} by * none"
+    for look_up in access.look_ups:
+        attributes = f" attrs={','.join(look_up.attributes)}" if look_up.attributes else ""
+        yield f'to dn.subtree="{look_up.below}"{attributes} by * read'
+    # A class that few entries have would be a list of them. The last is for (objectClass=*), with
+    # which one reads an entry by its name.
+    for name in access.classes:
+        yield f"to attrs=objectClass val={name} by * read"
+    yield 'to attrs=objectClass val.regex=".+" by * =rcd'
+    yield "to attrs=entry,objectClass by * read"
+    yield "to * by * =rcd"

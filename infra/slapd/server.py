@@ -196,6 +196,7 @@ class Slapd:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 env=_environment(),
+                start_new_session=True,  # Ctrl-C is for us, who end it in order
             )
         except OSError as error:
             raise Unavailable(

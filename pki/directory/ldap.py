@@ -7,6 +7,7 @@ Everything blocks, so it runs in a process of its own (``pki.directory.process``
 from __future__ import annotations
 
 import os
+import select
 import socket
 import ssl
 from collections import deque
@@ -225,7 +226,9 @@ class LdapDirectory:
         return [done[place] for place in range(len(work))]
 
     def _connected(self) -> Any:
-        if self._connection is None or self._connection.closed:
+        if self._connection is not None and _ended(self._connection):
+            self.close()
+        if self._connection is None:
             self._connection = self._connect()
         return self._connection
 
@@ -274,6 +277,17 @@ class LdapDirectory:
         return Unavailable(
             "directory-unavailable", f"the directory {why}; what was asked may yet be done"
         )
+
+
+def _ended(connection: Any) -> bool:
+    """Whether the directory has ended the connection while nothing was asked, as it does with one
+    that is idle: whatever arrives then is that, or word of it (RFC 4511 §4.4.1)."""
+    line: socket.socket = connection.socket
+    if connection.closed or line.fileno() == -1:
+        return True
+    poll = select.poll()
+    poll.register(line, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _hang_up(connection: Any) -> None:

@@ -7,7 +7,11 @@ from collections.abc import Iterable
 from ipaddress import ip_address
 
 from infra.errors import Rejected
-from pki.general_name import GeneralName, GeneralNameKind
+from pki import der
+from pki.characters import check_text
+from pki.general_name import GeneralName, GeneralNameKind, host_of
+from pki.host_name import check_host_name, has_one_label
+from pki.names import parse_name
 from pki.profile.model import AlternativeNameRule, AlternativeNamesRule
 
 
@@ -16,7 +20,7 @@ def apply_alternative_names(
 ) -> tuple[GeneralName, ...]:
     """The names that the certificate gets, each once, in the order in which they are asked for.
 
-    Errors: ``san-not-allowed``, ``san-missing``.
+    Errors: ``san-not-allowed``, ``san-missing``, ``bad-general-name``, ``bad-character``.
     """
     kept: dict[bytes, GeneralName] = {}
     for name in names:
@@ -40,8 +44,16 @@ def apply_alternative_names(
 
 
 def check_alternative_name(rule: AlternativeNameRule, name: GeneralName) -> None:
-    """Refuse a name that its rule does not allow. Errors: ``san-not-allowed``."""
+    """Refuse a name that its rule does not allow. Errors: as ``apply_alternative_names``."""
     value = name.value
+    _check_characters(name)
+    if host := host_of(name):
+        check_host_name(host)
+    if rule.kind is GeneralNameKind.dns and has_one_label(value) and not rule.single_label:
+        raise _not_allowed(
+            f"{value} is of one label, which is nobody's; ask for a name in a domain "
+            "(or see alternative_names.dns.single_label in the profile)"
+        )
     if rule.pattern is not None and rule.pattern.fullmatch(value) is None:
         raise _not_allowed(f"the {rule.kind} name does not match {rule.pattern.pattern}")
     if rule.kind is GeneralNameKind.dns and value.startswith("*.") and not rule.wildcard:
@@ -58,6 +70,15 @@ def check_alternative_name(rule: AlternativeNameRule, name: GeneralName) -> None
         address = ip_address(value)
         if not any(address in network for network in rule.networks):
             raise _not_allowed("the address lies in none of the networks that are allowed")
+
+
+def _check_characters(name: GeneralName) -> None:
+    if name.kind is not GeneralNameKind.directory_name:
+        check_text(f"the {name.kind} name", name.value)
+        return
+    _, start, stop = der.Reader(name.der).header()
+    for attribute in parse_name(name.der[start:stop]).attributes:
+        check_text(attribute.short, attribute.value)
 
 
 def _not_allowed(detail: str) -> Rejected:

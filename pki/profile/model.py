@@ -116,7 +116,8 @@ class AlternativeNameRule:
     """One kind of alternative name; an empty ``suffixes``, ``schemes`` or ``networks`` allows all.
 
     ``suffixes``: domains that a DNS name or the domain of a mailbox lies in; ``schemes``: of a
-    URI, ``did:key`` for one method of DID.
+    URI, ``did:key`` for one method of DID; ``single_label``: whether a DNS name may be of one
+    label, which is no domain's.
     """
 
     kind: GeneralNameKind
@@ -127,6 +128,7 @@ class AlternativeNameRule:
     schemes: tuple[str, ...]
     networks: tuple[Network, ...]
     wildcard: bool
+    single_label: bool
 
 
 @dataclass(frozen=True, slots=True)

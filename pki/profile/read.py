@@ -239,7 +239,8 @@ def _alternative_name(kind: GeneralNameKind, table: Table) -> AlternativeNameRul
         else (),
         schemes=table.texts("schemes") if kind is GeneralNameKind.uri else (),
         networks=tuple(networks),
-        wildcard=table.flag("wildcard", False) if kind is GeneralNameKind.dns else False,
+        wildcard=kind is GeneralNameKind.dns and table.flag("wildcard", False),
+        single_label=kind is GeneralNameKind.dns and table.flag("single_label", False),
     )
     if rule.minimum > rule.maximum:
         table.refuse("minimum", "is larger than maximum")

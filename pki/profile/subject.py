@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Final
 
 from infra.errors import Rejected
+from pki.characters import check_text
 from pki.names import ATTRIBUTE_TYPES, BY_SHORT_NAME, Attribute, Name, check_characters, encode_name
 from pki.profile.model import AttributeRule, Semantics, SubjectRule
 from pki.profile.table import Table
@@ -107,7 +108,7 @@ def _read_attribute(table: Table, short: str, national_schemes: bool) -> Attribu
 
 def check_value(rule: AttributeRule, value: str) -> None:
     """Refuse a value that its rule does not allow. Errors: ``name-too-long``,
-    ``subject-attribute-not-allowed``, ``bad-semantics-identifier``."""
+    ``subject-attribute-not-allowed``, ``bad-semantics-identifier``, ``bad-character``."""
     length = len(value)
     if length > rule.maximum_length:
         raise Rejected(
@@ -119,6 +120,7 @@ def check_value(rule: AttributeRule, value: str) -> None:
         raise _not_allowed(f"{rule.short} is always {rule.fixed!r} in this profile")
     if rule.pattern is not None and rule.pattern.fullmatch(value) is None:
         raise _not_allowed(f"{rule.short} does not match {rule.pattern.pattern}")
+    check_text(rule.short, value)
     if rule.semantics is not None:
         check_semantics(rule, rule.semantics, value)
 

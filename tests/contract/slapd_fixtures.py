@@ -25,7 +25,8 @@ In a test module::
         server.search("(mail=a@b)", "mail")   # what ldapsearch prints, as LDIF; bound as the writer
 
 Options of ``running_slapd``: ``schema`` and ``indexes`` in the place of the product's; ``size``,
-the most octets of its database, to see it full; ``replica_of=server``: a copy of that one, which
+the most octets of its database, to see it full; ``idle``, seconds until it closes a connection that
+asks nothing; ``replica_of=server``: a copy of that one, which
 must run with ``provider=True``; writes to it are answered with a referral to ``refer`` (by default
 the provider's URL). Anybody else than the writer finds at most ``most_entries`` in one search.
 
@@ -55,7 +56,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from cli.private_slapd import INDEXES
+from cli.private_slapd import CLASSES, INDEXES, look_ups
 from infra.slapd import (
     Access,
     Consumer,
@@ -66,7 +67,7 @@ from infra.slapd import (
     find_slapd,
     prepare,
 )
-from infra.slapd.configuration import LDAPI
+from infra.slapd.configuration import IDLE, LDAPI
 from infra.slapd.server import as_user
 from tests.journeys.product import free_ports, require, run
 
@@ -241,6 +242,7 @@ def running_slapd(
     indexes: Sequence[str] = INDEXES,
     most_entries: int = 100,
     size: int = 1 << 30,
+    idle: int = IDLE,
     certificate_host: str = "127.0.0.1",
     certificate_expired: bool = False,
     provider: bool = False,
@@ -276,14 +278,26 @@ def running_slapd(
     text = configuration(
         installed,
         SUFFIX,
-        Access(WRITER, os.geteuid(), "cn=client", PASSWORD, most_entries=most_entries),
+        Access(
+            WRITER,
+            os.geteuid(),
+            "cn=client",
+            PASSWORD,
+            # Of a schema that is not ours the attributes may not be there to be named.
+            look_ups=look_ups(SUFFIX, "ou=enterprises", "ou=authorities") if schema is None else (),
+            classes=CLASSES if schema is None else (),
+            most_entries=most_entries,
+        ),
         schema=SCHEMA.read_text() if schema is None else schema,
         indexes=indexes,
         tls=Tls(Path("server.pem"), Path("server.key"), Path("clients.pem")),
         provider=provider,
         consumer=consumer,
     )
-    server = Server(folder, re.sub(r"(?m)^olcDbMaxSize: .*$", f"olcDbMaxSize: {size}", text), files)
+    for setting, value in (("olcDbMaxSize", size), ("olcIdleTimeout", idle)):
+        text, found = re.subn(rf"(?m)^{setting}: .*$", f"{setting}: {value}", text)
+        assert found == 1
+    server = Server(folder, text, files)
     server.start()
     try:
         yield server

@@ -10,6 +10,8 @@ import pytest
 
 from tests.journeys.product import Product, free_ports, require, run
 
+NAME = "ca.example.org"
+
 
 @pytest.fixture(scope="module")
 def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
@@ -26,7 +28,7 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
 def server(product: Product) -> Path:
     """A certificate for this machine, its key beside it, the CA's certificates after it."""
     request = product.request(
-        "server", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"
+        "server", f"/CN={NAME}", "-addext", f"subjectAltName=DNS:{NAME},IP:127.0.0.1"
     )
     out = product.home / "server.pem"
     product.cli(
@@ -58,8 +60,8 @@ def test_openssl_serves_and_accepts_it(product: Product, server: Path, version: 
         )  # fmt: skip
         said = run(*ask, "-verify_ip", "127.0.0.1", stdin=b"")
         assert b"Verify return code: 0 (ok)" in said
-        said = run(*ask, "-verify_hostname", "localhost", stdin=b"")
-        assert b"Verified peername: localhost" in said
+        said = run(*ask, "-verify_hostname", NAME, stdin=b"")
+        assert f"Verified peername: {NAME}".encode() in said
         said = run(*ask, "-verify_hostname", "www.example.org", stdin=b"", ok=False)
         assert b"hostname mismatch" in said
     finally:
@@ -79,19 +81,23 @@ def test_the_application_serves_itself_with_it(product: Product, server: Path) -
         said = product.start()
     try:
         assert f"https://0.0.0.0:{product.app_port}/" in said
-        url = f"https://localhost:{product.app_port}/api/v1/log"
+        url = f"https://{NAME}:{product.app_port}/api/v1/log"
         token = ("-H", f"Authorization: Bearer {product.operator_token}")
-        curl = ("curl", "-sS", "-i", "--ipv4", *token, url)
-        answer = run(*curl, "--cacert", home / "root.pem")
-        assert answer.startswith((b"HTTP/1.1 200", b"HTTP/2 200"))
-        assert b"Strict-Transport-Security: max-age=" in answer
+        there = ("--resolve", f"{NAME}:{product.app_port}:127.0.0.1")
+        curl = ("curl", "-sS", "-i", *token, *there, url)
+        by_address = ("curl", "-sS", "-i", *token, url.replace(NAME, "127.0.0.1"))
+        for each in (curl, by_address):
+            answer = run(*each, "--cacert", home / "root.pem")
+            assert answer.startswith((b"HTTP/1.1 200", b"HTTP/2 200"))
+            assert b"Strict-Transport-Security: max-age=" in answer
         # Without our root it is a stranger, and without TLS it is nobody.
         assert b"SSL certificate problem" in run(*curl, ok=False)
         plain = url.replace("https", "http")
-        done = subprocess.run(["curl", "-sS", plain], capture_output=True, check=False, timeout=60)
+        words = ["curl", "-sS", *there, plain]
+        done = subprocess.run(words, capture_output=True, check=False, timeout=60)
         assert done.returncode != 0
         assert done.stdout == b""
-        old = ("curl", "-sS", "--tls-max", "1.1", url)
+        old = ("curl", "-sS", "--tls-max", "1.1", *there, url)
         assert b"curl:" in run(*old, "--cacert", home / "root.pem", ok=False)
         # Commands go through the instance's socket and do not mind.
         assert product.json("log", "verify")["ok"] is True

@@ -21,6 +21,7 @@ from pki.profile import (
     parse_profile,
 )
 from pki.profile.model import AlternativeNamesRule, Lifetime, SubjectRule
+from pki.subject_check import check_subject
 from tests.unit.certificate_fixtures import ISSUING, NOW, PROFILES
 from tests.unit.test_profile import PLAIN, changed
 
@@ -153,6 +154,24 @@ def test_the_order_among_equals_stays() -> None:
     assert [a.value for a in apply_subject(rule, name).attributes] == ["AQ", "b", "a"]
 
 
+@pytest.mark.parametrize(
+    "value",
+    ["Al\u061cice", "\u3164", "Al\U000e0041ice", "\u00a0", " Alice", "Alice ", "Al\u200cice"],
+    ids=ascii,
+)
+def test_what_nobody_sees_does_not_get_into_a_subject(value: str) -> None:
+    rule = subject_rule(CN={})
+    country = Attribute(oids.COUNTRY_NAME, "AQ", 0x13)
+    name = encode_name([country, Attribute(oids.COMMON_NAME, value)])
+    with pytest.raises(Rejected) as refused:
+        apply_subject(rule, name)
+    assert refused.value.code == "bad-character"
+    with pytest.raises(Rejected, match="bad-profile"):
+        subject_rule(CN={"fixed": value})
+    found = [code for code, _ in check_subject(name.der, rule, name.der)]
+    assert found == ["subject-attribute"], "nor past the check before signing"
+
+
 # ── Alternative names ────────────────────────────────────────────────────────────────────────────
 
 
@@ -175,6 +194,23 @@ def names_rule(**kinds: Any) -> AlternativeNamesRule:
         ({"uri": {"schemes": ["did:web"]}}, ["uri:did:key:abc"], "san-not-allowed"),
         ({"ip": {"networks": ["192.0.2.0/24"]}}, ["ip:198.51.100.1"], "san-not-allowed"),
         ({"ip": {"networks": ["192.0.2.0/24"]}}, ["ip:2001:db8::1"], "san-not-allowed"),
+        ({"dns": {}}, ["dns:localhost"], "san-not-allowed"),
+        ({"dns": {}}, ["dns:com"], "san-not-allowed"),
+        ({"dns": {"wildcard": True}}, ["dns:*.com"], "san-not-allowed"),
+        ({"dns": {"single_label": True}}, ["dns:127"], "bad-general-name"),
+        ({"dns": {}}, ["dns:127.0.0.1"], "bad-general-name"),
+        ({"dns": {}}, ["dns:1.2.3"], "bad-general-name"),
+        ({"dns": {}}, ["dns:0x7f.1"], "bad-general-name"),
+        ({"dns": {}}, ["dns:xn--0.example"], "bad-general-name"),
+        ({"dns": {}}, ["dns:ab--cd.example"], "bad-general-name"),
+        ({"email": {}}, ["email:a@127.0.0.1"], "bad-general-name"),
+        ({"email": {}}, ["email:a@xn--0.example"], "bad-general-name"),
+        ({"uri": {}}, ["uri:https://1.2.3/"], "bad-general-name"),
+        ({"uri": {}}, ["uri:https://ab--cd.example/"], "bad-general-name"),
+        ({"upn": {}}, ["upn:a\u061cdmin@example.org"], "bad-character"),
+        ({"smtpUTF8Mailbox": {}}, ["smtpUTF8Mailbox:z\U000e0041@example.org"], "bad-character"),
+        ({"xmppAddr": {}}, ["xmppAddr:a\u3164@example.org"], "bad-character"),
+        ({"directoryName": {}}, ["directoryName:CN=\u3164,C=AQ"], "bad-character"),
     ],
 )
 def test_alternative_names_beyond_the_profile_are_refused(
@@ -195,6 +231,17 @@ def test_alternative_names_within_the_profile_pass_once_each() -> None:
     asked = ["dns:www.example.org", "email:a@b.c", "dns:*.EXAMPLE.org", "uri:did:web:x"]
     kept = apply_alternative_names(rule, map(parse_general_name, [*asked, *asked]))
     assert [str(name) for name in kept] == [asked[0], asked[2], asked[3]]
+
+
+def test_names_of_one_label_need_the_profile_and_addresses_in_uris_do_not() -> None:
+    rule = names_rule(dns={"single_label": True}, uri={}, upn={}, directoryName={})
+    for one in (
+        "dns:localhost",
+        "uri:https://192.0.2.1/",
+        "upn:علی‌رضا@corp",
+        "directoryName:CN=山田\u3000太郎",
+    ):
+        assert apply_alternative_names(rule, [parse_general_name(one)])
 
 
 # ── Validity ─────────────────────────────────────────────────────────────────────────────────────

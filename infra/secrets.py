@@ -15,6 +15,9 @@ from infra.errors import Rejected
 Ask: TypeAlias = Callable[[str], str]
 
 MAX_SECRET: Final = 4096  # octets
+SHORTEST_TOKEN: Final = 32  # characters; base64 of 24 octets
+_LONGEST_TOKEN: Final = 1024
+_TOKEN: Final = re.compile(rb"[A-Za-z0-9._~+/-]+=*")
 _ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 
 
@@ -64,7 +67,8 @@ def resolve(reference: str, *, what: str = "Secret", ask: Ask = ask_terminal) ->
 
 
 def read_private(path: Path, limit: int, *, missing: str, exposed: str) -> bytes:
-    """At most ``limit`` + 1 octets of a regular file that only its owner can reach.
+    """At most ``limit`` + 1 octets of a regular file that only its owner can reach: this user, or
+    root.
 
     Errors: ``Rejected`` with the code ``missing`` or ``exposed``.
     """
@@ -75,10 +79,16 @@ def read_private(path: Path, limit: int, *, missing: str, exposed: str) -> bytes
         why = error.strerror if isinstance(error, OSError) else "the name is no path"
         raise Rejected(missing, f"{path} cannot be read: {why}") from error
     try:
-        mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode):
+        about = os.fstat(descriptor)
+        if not stat.S_ISREG(about.st_mode):
             raise Rejected(missing, f"{path} is not a regular file")
-        if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        if about.st_uid not in (0, os.geteuid()):
+            raise Rejected(
+                exposed,
+                f"{path} belongs to another user, who knows it; if that is right, run: "
+                f"chown {os.geteuid()} {path}",
+            )
+        if about.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise Rejected(
                 exposed, f"others than its owner can reach {path}; run: chmod 600 {path}"
             )
@@ -86,6 +96,23 @@ def read_private(path: Path, limit: int, *, missing: str, exposed: str) -> bytes
             return file.read(limit + 1)
     finally:
         os.close(descriptor)
+
+
+def read_token(path: Path, shortest: int = SHORTEST_TOKEN) -> str:
+    """A secret that was made at random, and is shown as a bearer token is (RFC 6750 §2.1).
+
+    Errors: ``no-such-secret``, ``secret-file-permissions``, ``secret-malformed``.
+    """
+    value = read_private(
+        path, MAX_SECRET, missing="no-such-secret", exposed="secret-file-permissions"
+    ).strip()
+    if not shortest <= len(value) <= _LONGEST_TOKEN or not _TOKEN.fullmatch(value):
+        raise Rejected(
+            "secret-malformed",
+            f"{path} does not hold {shortest} characters or more of A-Z, a-z, 0-9 and -._~+/; put "
+            "the right ones back, or remove the file: another secret is made",
+        )
+    return value.decode()
 
 
 class Secret:

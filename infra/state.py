@@ -7,27 +7,43 @@ import fcntl
 import os
 import secrets
 import socket
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from infra.errors import Rejected, Unavailable
+from infra.secrets import SHORTEST_TOKEN, read_token
 
 ADMIN_SOCKET: Final = Path("run", "admin.sock")
 """Where, in the state folder, its process takes orders from its owner."""
 
 
+RESTORING: Final = Path(".restoring")
+"""There, in the state folder, while a backup is restored into it, and after that was cut off."""
+
+
 @contextmanager
-def owned(folder: Path) -> Iterator[None]:
+def owned(
+    folder: Path, *, within: Path | None = None, restoring: bool = False, theirs: bool = False
+) -> Iterator[None]:
     """Hold the state folder, made if need be, against other processes.
 
-    The lock is the kernel's (flock): it goes with the process, however that ends. Errors:
-    ``state-locked``, ``storage-read-only``, ``storage-full``, ``state-unusable``.
+    The lock is the kernel's (flock): it goes with the process, however that ends. ``within``: the
+    state folder, when this is one in it; ``restoring``: whether a folder may be one that a restore
+    has not finished; ``theirs``: whether it may be another user's, who gets what is made there; a
+    restore may do that, too. Errors: ``state-locked``, ``state-exposed``, ``restore-unfinished``,
+    ``storage-read-only``, ``storage-full``, ``state-unusable``.
     """
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        for one in (folder,) if within is None else (within, folder):
+            one.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not (restoring or theirs):
+                check_folder(one)
+        # Not through a link: root may be about to write in somebody else's folder.
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        lock = os.open(folder / "lock", flags, 0o600)
     except OSError as error:
         raise unusable(folder, error) from error
     try:
@@ -40,19 +56,68 @@ def owned(folder: Path) -> Iterator[None]:
                 f"{folder} is in use by process {holder}; stop it, or use its API",
             ) from error
         try:
+            for path in () if restoring or theirs else folder.iterdir():
+                with suppress(FileNotFoundError):  # a command had it there for a moment
+                    _check_owner(path, path.lstat())
             os.ftruncate(lock, 0)
             os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
         except OSError as error:
             raise unusable(folder, error) from error
+        if not restoring and (folder / RESTORING).exists():
+            raise Rejected(
+                "restore-unfinished",
+                f"a restore into {folder} was cut off; run the same digitalid backup restore again",
+            )
         yield
     finally:
         os.close(lock)
 
 
-def kept_secret(path: Path, octets: int = 32) -> str:
-    """The secret in this file, made at random on first use; only its owner may read it."""
+def check_folder(folder: Path) -> None:
+    """Refuse a folder into which another user can put something. Errors: ``state-exposed``,
+    ``OSError``."""
+    about = folder.stat()
+    _check_owner(folder, about)
+    if about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise Rejected(
+            "state-exposed",
+            f"others than its owner can write in {folder}; see that nothing there is of theirs, "
+            f"then run: chmod go-w {folder}",
+        )
+
+
+def _check_owner(path: Path, about: os.stat_result) -> None:
+    if about.st_uid not in (0, os.geteuid()):
+        raise Rejected(
+            "state-exposed",
+            f"{path} belongs to another user; run this as that user (number {about.st_uid}), or, "
+            f"if nobody else has put anything there, run: chown -R {os.geteuid()} {path}",
+        )
+
+
+def kept_secret(path: Path, octets: int = 32, *, new: bool = True) -> str:
+    """The secret in this file, made at random on first use; only its owner may read it.
+
+    ``new``: whether this may be the first use. Errors: ``no-such-secret`` if it may not; those of
+    ``make_secret`` and of ``infra.secrets.read_token``.
+    """
+    if not new and not path.exists():
+        raise Rejected(
+            "no-such-secret",
+            f"{path} is gone, and another one would not do: put it back, from a backup",
+        )
+    make_secret(path, octets)
+    return read_token(path, min(SHORTEST_TOKEN, octets * 4 // 3))
+
+
+def make_secret(path: Path, octets: int = 32) -> None:
+    """Make a secret at random in this file, unless there is one; only its owner may read it.
+
+    Errors: ``state-exposed``, ``storage-read-only``, ``storage-full``, ``state-unusable``.
+    """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        check_folder(path.parent)
         if not path.exists():
             temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -68,7 +133,6 @@ def kept_secret(path: Path, octets: int = 32) -> str:
             finally:
                 temporary.unlink()
             sync_folder(path.parent)
-        return path.read_text().strip()
     except OSError as error:
         raise unusable(path, error) from error
 

@@ -376,7 +376,13 @@ async def _clear(path: Path) -> None:
 def _refused(where: str, error: OSError) -> Rejected:
     if error.errno == errno.EADDRINUSE:
         return Rejected("address-in-use", f"another process listens on {where}; stop it first")
-    return Rejected("address-refused", f"cannot listen on {where}: {os.strerror(error.errno or 0)}")
+    # What is too long for sun_path has no number (unix(7)).
+    why = (
+        os.strerror(error.errno)
+        if error.errno
+        else "the path is too long for a unix socket, which takes 107 octets; use a shorter one"
+    )
+    return Rejected("address-refused", f"cannot listen on {where}: {why}")
 
 
 def _is_loopback(address: Any) -> bool:

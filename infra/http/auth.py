@@ -25,16 +25,14 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from infra.errors import Rejected
-from infra.secrets import read_private
-from infra.state import kept_secret
+from infra.secrets import read_token
+from infra.state import check_folder, kept_secret
 
 RECHECK: Final = 1.0
 """Seconds that a folder of tokens is believed to be as it was."""
 
 _NAME: Final = re.compile(r"[a-z0-9-]{1,32}")
 _SUFFIX: Final = ".token"
-_SHORTEST: Final = 32  # characters; base64 of 24 octets
-_LONGEST: Final = 1024
 
 _Seen: TypeAlias = tuple[tuple[str, int, int, int], ...]
 
@@ -52,6 +50,7 @@ class TokenFolder:
         self._monotonic = monotonic
         self._checked = float("-inf")
         self._seen: _Seen = ()
+        self._exposed = ""  # why the folder does not count
         self._digests: dict[str, bytes] = {}
 
     def make(self, name: str) -> str:
@@ -81,35 +80,32 @@ class TokenFolder:
         if now - self._checked < RECHECK:
             return
         self._checked = now
-        seen = _listing(self._folder)
+        try:
+            seen = _listing(self._folder)
+            self._exposed = ""
+        except Rejected as rejected:
+            if self._exposed != str(rejected):
+                self._exposed = str(rejected)
+                _log.warning("tokens that do not count: %s", rejected)
+            seen = ()
         if seen == self._seen:
             return
         self._seen, self._digests = seen, {}
         for name, *_ in seen:
-            token = self._read(self._folder / f"{name}{_SUFFIX}")
-            if token is not None:
-                self._digests[name] = hashlib.sha256(token).digest()
-
-    @staticmethod
-    def _read(path: Path) -> bytes | None:
-        try:
-            token = read_private(
-                path, _LONGEST, missing="no-such-token", exposed="token-file-permissions"
-            ).strip()
-        except Rejected as rejected:
-            _log.warning("a token that does not count: %s", rejected)
-            return None
-        if not _SHORTEST <= len(token) <= _LONGEST:
-            # An empty file must not let in whoever shows an empty token.
-            _log.warning("a token that does not count: %s is too short or too long", path)
-            return None
-        return token
+            try:
+                token = read_token(self._folder / f"{name}{_SUFFIX}")
+            except Rejected as rejected:
+                _log.warning("a token that does not count: %s", rejected)
+            else:
+                self._digests[name] = hashlib.sha256(token.encode()).digest()
 
 
 def _listing(folder: Path) -> _Seen:
-    """Name, time, size and inode of each token: another file is another listing."""
+    """Name, time, size and inode of each token: another file is another listing. Errors:
+    ``state-exposed``."""
     found = []
     try:
+        check_folder(folder)
         with os.scandir(folder) as entries:
             for entry in entries:
                 name = entry.name.removesuffix(_SUFFIX)
@@ -153,7 +149,8 @@ def authenticate(
         if owner is not None:
             request["who"] = owner
         elif request.path not in open_paths:
-            bearer = callers.bearer(request.headers.get("Authorization", ""))
+            # RFC 9110 §5.3: of several fields, as of one with a comma, no part counts.
+            bearer = callers.bearer(", ".join(request.headers.getall("Authorization", ())))
             resource = request.match_info.route.resource
             if bearer.scope is not None and (
                 resource is None or (request.method, resource.canonical) not in bearer.scope.may
@@ -204,8 +201,9 @@ class Callers:
     def bearer(self, authorization: str) -> Bearer:
         """The bearer of the token in an Authorization field. Errors: ``not-authenticated``."""
         scheme, _, shown = authorization.partition(" ")
-        digest = hashlib.sha256(shown.strip().encode(errors="surrogateescape")).digest()
-        if scheme.lower() == "bearer":
+        shown = shown.strip()
+        digest = hashlib.sha256(shown.encode(errors="surrogateescape")).digest()
+        if scheme.lower() == "bearer" and shown:  # whatever is kept, an empty token is nobody's
             if hmac.compare_digest(digest, self._expected):
                 return Bearer("token:operator")
             for scope in self._scopes:
@@ -220,5 +218,5 @@ def _not_authenticated() -> Rejected:
     return Rejected(
         "not-authenticated",
         "send the operator's token: Authorization: Bearer …; it is in secrets/operator.token of "
-        "the state folder",
+        "the home folder",
     )

@@ -77,6 +77,7 @@ class Connection(asyncio.Protocol):
         "_paused",
         "_rest",
         "_taken_until",
+        "place",
         "transport",
         "until",
     )
@@ -84,6 +85,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, owner: Owner) -> None:
         self.until = math.inf  # when it is too late for what is waited for, in the loop's time
+        self.place = b""  # of the client, for the front, which counts by it
         self._owner = owner
         self._answers: deque[Answer] = deque()
         self._rest = b""  # what came and cannot be dealt with yet

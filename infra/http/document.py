@@ -13,7 +13,7 @@ from aiohttp import web
 
 from infra.http.long_file import FilePart, LongFile
 
-_RANGE: Final = re.compile(r"bytes=(\d{0,15})-(\d{0,15})")
+_RANGE: Final = re.compile(r"bytes=([0-9]{0,15})-([0-9]{0,15})")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ for good, to the fallback: aiohttp's, or a ``Relay``.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import Final, cast
 
@@ -66,6 +67,7 @@ class Front:
         self._own: set[Connection] = set()
         self._gathered: list[Connection] = []
         self._handed_over: set[_HandedOver] = set()
+        self._places: dict[bytes, int] = {}  # how many connections each has open
         self._sweeping: asyncio.TimerHandle | None = None
         self._fewer = asyncio.Event()
 
@@ -123,12 +125,21 @@ class Front:
         return self.fallback is not None
 
     def opened(self, connection: Connection) -> None:
+        if self.limits.per_address and not self._enter(connection):
+            self.turned_away += 1
+            full = Full()
+            connection.transport.set_protocol(full)
+            full.connection_made(connection.transport)
+            return
         self._own.add(connection)
         if self._sweeping is None:
+            self.now = asyncio.get_running_loop().time()
             self._sweep()
 
     def ended(self, connection: Connection) -> None:
-        self._own.discard(connection)
+        if connection in self._own:
+            self._own.discard(connection)
+            self._leave(connection.place)
         self._fewer.set()
 
     def gather(self, connection: Connection) -> None:
@@ -147,7 +158,8 @@ class Front:
         """Give the connection to the fallback, with the octets that are none of ours."""
         assert self.fallback is not None  # noqa: S101 - the connection has asked
         transport = connection.transport
-        other = _HandedOver(self.fallback(), transport, self._back)
+        other = _HandedOver(self.fallback(), transport, self._back, connection.place)
+        connection.place = b""  # it counts with the other
         self._handed_over.add(other)
         self.ended(connection)
         transport.set_protocol(other)
@@ -175,13 +187,37 @@ class Front:
 
     def _back(self, connection: _HandedOver) -> None:
         self._handed_over.discard(connection)
+        self._leave(connection.place)
         self._fewer.set()
+
+    def _enter(self, connection: Connection) -> bool:
+        """Whether the client may have one more connection."""
+        peer = connection.transport.get_extra_info("peername")
+        if not isinstance(peer, tuple):  # a Unix socket's, or it is gone already
+            return True
+        place = place_of(peer[0])
+        open_ = self._places.get(place, 0)
+        if open_ >= self.limits.per_address:
+            return False
+        connection.place = place
+        self._places[place] = open_ + 1
+        return True
+
+    def _leave(self, place: bytes) -> None:
+        if place:
+            self._places[place] -= 1
+            if not self._places[place]:
+                del self._places[place]
 
     def _sweep(self) -> None:
         """End what takes too long: one timer for all connections, so that a request costs none."""
         loop = asyncio.get_running_loop()
-        self.now = loop.time()
+        before, self.now = self.now, loop.time()
         self.wait_until = self.now + self.tick + self.limits.wait
+        if self.now - before > 2 * self.tick:
+            # While the loop stood still nothing was read: that time is not the clients'.
+            for connection in self._own:
+                connection.until += self.now - before
         for connection in [one for one in self._own if one.until < self.now]:
             connection.too_late()
         self._sweeping = loop.call_later(self.tick, self._sweep) if self._own else None
@@ -195,8 +231,10 @@ class _HandedOver(asyncio.Protocol):
         other: asyncio.Protocol,
         transport: asyncio.Transport,
         gone: Callable[[_HandedOver], None],
+        place: bytes,
     ) -> None:
         self.transport = transport
+        self.place = place
         self._gone = gone
         self._other = other
         self.connection_made = other.connection_made  # type: ignore[method-assign]
@@ -208,6 +246,14 @@ class _HandedOver(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._gone(self)
         self._other.connection_lost(error)
+
+
+def place_of(address: str) -> bytes:
+    """What the connections of one client have in common: an IPv4 address, or the first half of one
+    of IPv6, which leaves the other to its user (RFC 4291 §2.5.4)."""
+    if ":" in address:
+        return socket.inet_pton(socket.AF_INET6, address.partition("%")[0])[:8]
+    return address.encode()
 
 
 class Full(asyncio.Protocol):

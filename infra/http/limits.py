@@ -18,7 +18,9 @@ class Limits:
     ``body``: octets of a body that a handler does not limit itself; ``wait``: seconds from the
     connection's start, or from the last answer, until a request's header is whole; ``read``:
     seconds until its body is; ``unread``: seconds that answers may wait for a client to take
-    them; ``connections``: open at once; ``stop``: seconds that requests under way have to end.
+    them; ``connections``: open at once; ``per_address``: of these, from one address, 0 for no
+    limit of its own (a ``Front`` counts them); ``stop``: seconds that requests under way have to
+    end.
     """
 
     line: int = 8190
@@ -28,6 +30,7 @@ class Limits:
     read: float = 20.0
     unread: float = 60.0
     connections: int = 4096
+    per_address: int = 0
     stop: float = 10.0
 
 

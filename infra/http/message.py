@@ -132,7 +132,7 @@ def read_head(octets: bytes, limits: Limits) -> Head:
 
 def _plain(head: bytes) -> bytes:
     # RFC 9110 §7.8: an upgrade may be ignored, which llhttp would not do.
-    return _UPGRADE.sub(b"", head) if b"pgrade" in head else head
+    return _UPGRADE.sub(b"", head) if b"pgrade" in head.lower() else head
 
 
 def _framing(by_name: dict[bytes, list[bytes]], version: bytes) -> tuple[int, bool]:
@@ -208,7 +208,7 @@ class Body:
         self._seen += len(data)
         try:
             parser.feed_data(data)
-        except HttpParserError as error:
+        except (HttpParserError, HttpParserUpgrade) as error:
             if not self.complete:
                 raise not_http() from error
             self.too_far = True

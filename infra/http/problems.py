@@ -63,6 +63,8 @@ class Problem:
             "incident": self.incident,
         }
         headers = {"Cache-Control": "no-store"}
+        if self.status == HTTPStatus.UNAUTHORIZED:
+            headers["WWW-Authenticate"] = "Bearer"  # RFC 9110 §11.6.1, RFC 6750 §3
         if self.retry_after is not None:
             headers["Retry-After"] = str(self.retry_after)
         return web.Response(

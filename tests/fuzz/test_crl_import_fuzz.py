@@ -4,8 +4,6 @@ or refused, by everything that reads them before a CRL is published."""
 from __future__ import annotations
 
 import asyncio
-import os
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 from hypothesis import given, settings
@@ -35,8 +33,8 @@ from pki.crl_entry import Entry
 from pki.status import RevocationReason
 from tests.contract.crl_fixtures import DAY, NOW, authority
 from tests.contract.crl_series_fixtures import Ledger
+from tests.fuzz.octets import SECONDS, for_as_long_as_asked, mutated
 
-SECONDS = float(os.environ.get("DIGITALID_FUZZ_SECONDS", "0"))
 URL = "http://crl.test/root.ca.crl"
 CA = authority(ThreadPoolExecutor(1), KeyType.ED25519)
 SCOPE = Scope("root", (Part("root", CA.issuer.subject),), url=URL, contents=Contents.authorities)
@@ -57,24 +55,6 @@ SEED = build_tbs(
         extension(OID_ISSUING_DISTRIBUTION_POINT, POINT, critical=True),
     ),
 )
-
-
-@st.composite
-def mutated(draw: st.DrawFn, seed: bytes) -> bytes:
-    """The seed with some octets altered, left out or put in."""
-    data = bytearray(seed)
-    for _ in range(draw(st.integers(0, 4))):
-        at = draw(st.integers(0, max(0, len(data) - 1)))
-        match draw(st.integers(0, 3)):
-            case 0:
-                data[at : at + 1] = draw(st.binary(min_size=1, max_size=1))
-            case 1:
-                del data[at : at + draw(st.integers(1, 20))]
-            case 2:
-                data[at:at] = draw(st.binary(max_size=20))
-            case _:
-                del data[at + 1 :]
-    return bytes(data)
 
 
 def taken_over(tbs: bytes) -> bool:
@@ -114,14 +94,8 @@ def fuzz_point(octets: bytes) -> None:
 
 def test_any_octets_are_taken_over_or_refused() -> None:
     assert taken_over(SEED)
-    end = time.monotonic() + SECONDS
-    fuzz_crl()
-    while time.monotonic() < end:
-        fuzz_crl()
+    for_as_long_as_asked(fuzz_crl)
 
 
 def test_any_octets_are_an_issuing_distribution_point_or_refused() -> None:
-    end = time.monotonic() + SECONDS
-    fuzz_point()
-    while time.monotonic() < end:
-        fuzz_point()
+    for_as_long_as_asked(fuzz_point)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,8 +21,10 @@ from infra.http.limits import Limits, read_body
 LOOPS = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy")
 """The mark of modules whose tests run on both event loops."""
 LIMITS = Limits(
-    line=1000, fields=10, body=1000, wait=0.4, read=0.3, unread=0.8, connections=8, stop=1.0
+    line=1000, fields=10, body=1000, wait=15.0, read=15.0, unread=15.0, connections=8, stop=1.0
 )
+HASTY = replace(LIMITS, wait=0.4, read=0.3, unread=0.8)
+"""For those tests alone in which somebody is cut off."""
 PREFIXES = (b"GET /fast/", b"HEAD /fast/", b"POST /fast")
 GET = b"GET /fast/a HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST /fast/echo HTTP/1.1\r\nHost: a\r\n"
@@ -183,6 +186,17 @@ async def opened(
 async def open_house(event_loop_policy: Any) -> AsyncIterator[House]:
     async with opened() as made:
         yield made
+
+
+@pytest.fixture(name="hasty")
+async def open_hasty_house(event_loop_policy: Any) -> AsyncIterator[House]:
+    async with opened(HASTY) as made:
+        yield made
+
+
+async def serving() -> Serving:
+    """A front with an application behind it, on no socket yet."""
+    return await Serving.start(application(), Front(Desk(), PREFIXES, limits=LIMITS))
 
 
 @contextlib.asynccontextmanager

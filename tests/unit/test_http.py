@@ -10,6 +10,7 @@ import socket
 import ssl
 import stat
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -74,9 +75,20 @@ def application(*, private: bool = False, limits: Limits | None = None) -> web.A
     return app
 
 
+LIMITS = Limits(body=1000, wait=15.0, read=15.0, unread=15.0, connections=8, stop=1.0)
+
+
 @pytest.fixture
 async def serving() -> AsyncIterator[Serving]:
-    limits = Limits(body=1000, wait=0.4, read=0.3, unread=1.0, connections=8, stop=1.0)
+    running = await serve_app(application(limits=LIMITS), "127.0.0.1", 0)
+    yield running
+    await running.stop()
+
+
+@pytest.fixture
+async def hasty() -> AsyncIterator[Serving]:
+    """For those tests alone in which somebody is cut off."""
+    limits = replace(LIMITS, wait=0.4, read=0.3, unread=1.0)
     running = await serve_app(application(limits=limits), "127.0.0.1", 0)
     yield running
     await running.stop()
@@ -224,6 +236,7 @@ async def test_conditions(
         ({"Range": "bytes=100-"}, 416, slice(0, 0), "bytes */100"),
         ({"Range": "bytes=-0"}, 416, slice(0, 0), "bytes */100"),
         ({"Range": "bytes=9-5"}, 200, slice(0, 100), None),
+        ({"Range": "bytes=0-\N{ARABIC-INDIC DIGIT FIVE}"}, 200, slice(0, 100), None),
         ({"Range": "bytes=-"}, 200, slice(0, 100), None),
         ({"Range": "bytes=0-1,5-6"}, 200, slice(0, 100), None),
         ({"Range": "lines=0-1"}, 200, slice(0, 100), None),
@@ -273,8 +286,8 @@ async def test_a_large_body_is_refused_before_it_is_sent(serving: Serving) -> No
     assert said.startswith(b"HTTP/1.1 413 ")
 
 
-async def test_a_body_that_does_not_come_is_given_up(serving: Serving) -> None:
-    said = await raw(serving, b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc")
+async def test_a_body_that_does_not_come_is_given_up(hasty: Serving) -> None:
+    said = await raw(hasty, b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc")
     assert said.startswith(b"HTTP/1.1 408 ")
     assert b"request-timeout" in said
 
@@ -311,32 +324,32 @@ async def drip(serving: Serving, start: bytes, octet: bytes) -> bytes:
         writer.close()
 
 
-async def test_a_client_that_sends_its_header_octet_by_octet_is_cut(serving: Serving) -> None:
-    assert await drip(serving, b"GET /document HTTP/1.1\r\nX: ", b"y") == b""
+async def test_a_client_that_sends_its_header_octet_by_octet_is_cut(hasty: Serving) -> None:
+    assert await drip(hasty, b"GET /document HTTP/1.1\r\nX: ", b"y") == b""
 
 
-async def test_a_client_that_sends_its_second_header_slowly_is_cut(serving: Serving) -> None:
+async def test_a_client_that_sends_its_second_header_slowly_is_cut(hasty: Serving) -> None:
     start = b"GET /document HTTP/1.1\r\nHost: a\r\n\r\nGET /document HTTP/1.1\r\nX: "
-    said = await drip(serving, start, b"y")
+    said = await drip(hasty, start, b"y")
     assert said.count(b"HTTP/1.1 ") == 1
 
 
-async def test_a_client_that_sends_its_body_octet_by_octet_is_cut(serving: Serving) -> None:
+async def test_a_client_that_sends_its_body_octet_by_octet_is_cut(hasty: Serving) -> None:
     start = b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 900\r\n\r\n"
-    assert (await drip(serving, start, b"y")).startswith(b"HTTP/1.1 408 ")
+    assert (await drip(hasty, start, b"y")).startswith(b"HTTP/1.1 408 ")
 
 
-async def test_a_client_that_says_nothing_is_cut(serving: Serving) -> None:
-    assert await raw(serving, b"") == b""
+async def test_a_client_that_says_nothing_is_cut(hasty: Serving) -> None:
+    assert await raw(hasty, b"") == b""
 
 
-async def test_a_client_that_does_not_take_its_answer_is_cut(serving: Serving) -> None:
-    client = socket.create_connection(("127.0.0.1", port_of(serving)))
+async def test_a_client_that_does_not_take_its_answer_is_cut(hasty: Serving) -> None:
+    client = socket.create_connection(("127.0.0.1", port_of(hasty)))
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     with client:
         client.sendall(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n")
-        await until(lambda: serving.connections == 1)
-        await until(lambda: serving.connections == 0)
+        await until(lambda: hasty.connections == 1)
+        await until(lambda: hasty.connections == 0)
 
 
 @pytest.mark.parametrize(
@@ -431,6 +444,11 @@ async def test_a_socket_left_by_a_crash_is_replaced(tmp_path: Path) -> None:
     left.close()
     serving = await serve_unix(application(), path)
     await serving.stop()
+
+
+async def test_a_path_that_no_socket_can_have(tmp_path: Path) -> None:
+    with pytest.raises(Rejected, match=r"address-refused.*too long for a unix socket"):
+        await serve_unix(application(), tmp_path / ("a" * 108))
 
 
 async def test_what_is_no_socket_is_not_replaced(tmp_path: Path) -> None:

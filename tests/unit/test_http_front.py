@@ -129,6 +129,29 @@ async def test_a_request_behind_a_chunked_one_is_repeated_by_the_client(house: H
 
 
 @pytest.mark.parametrize(
+    "behind",
+    [
+        GET.replace(b"\r\n\r\n", b"\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n"),
+        b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ],
+)
+@pytest.mark.parametrize("cut", [0, 4])
+async def test_what_wants_another_protocol_behind_a_chunked_request(
+    house: House, behind: bytes, cut: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = b"POST /fast/echo HTTP/1.1\r\nHost: a\r\n" + POSTS["chunked"] + behind
+    async with calling(house.port) as caller:
+        caller.writer.write(whole[:cut])
+        await asyncio.sleep(0.01)
+        caller.writer.write(whole[cut:])
+        said = await caller.rest()
+    assert said.startswith(b"HTTP/1.1 200 ") and said.endswith(b"hello")
+    assert b"Connection: close\r\n" in said
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
     "version, field, says",
     [
         (b"1.1", b"Connection: close\r\n", b"close"),
@@ -180,6 +203,7 @@ async def test_an_upgrade_is_ignored(house: House) -> None:
         for kind in POSTS.values():
             ask = b"POST /fast/echo HTTP/1.1\r\nHost: a\r\n" + fields + kind
             assert (await caller.ask(ask))[2] == b"hello"
+            assert (await caller.ask(ask.replace(fields, fields.upper())))[2] == b"hello"
         assert (await caller.ask(GET.replace(b"\r\n\r\n", b"\r\n" + fields + b"\r\n")))[0] == 200
 
 

@@ -20,6 +20,7 @@ from infra.http.limits import Limits
 from tests.unit.front_fixtures import (
     CLOSING,
     GET,
+    HASTY,
     LIMITS,
     LOOPS,
     POST,
@@ -27,13 +28,13 @@ from tests.unit.front_fixtures import (
     Desk,
     House,
     alone,
-    application,
     calling,
     event_loop_policy,  # noqa: F401 - a fixture
     open_house,  # noqa: F401 - a fixture
     opened,
     raw,
     respond,
+    serving,
     until,
 )
 
@@ -134,7 +135,7 @@ async def test_a_relay_reads_no_faster_than_the_other_side_takes(tmp_path: Path)
 
     path = tmp_path / "other.sock"
     server = await asyncio.start_unix_server(never_reads, path)
-    async with relayed(path) as (front, port), calling(port) as caller:
+    async with relayed(path, HASTY) as (front, port), calling(port) as caller:
         sent = 0
         with contextlib.suppress(OSError):
             async with asyncio.timeout(20):
@@ -168,7 +169,7 @@ async def test_a_relay_ends_with_either_side(tmp_path: Path) -> None:
 
     path = tmp_path / "other.sock"
     server = await asyncio.start_unix_server(greet, path)
-    async with relayed(path) as (front, port):
+    async with relayed(path, HASTY) as (front, port):
         async with calling(port) as caller:
             caller.writer.write(b"anything")
             assert await caller.reader.readexactly(5) == b"hello"
@@ -192,23 +193,23 @@ async def test_sockets_share_a_port_with_each_other_and_nobody_else() -> None:
     assert two.getsockname()[1] == port
     servings = []
     for bound in (one, two):
-        serving = await Serving.start(application(), Front(Desk(), PREFIXES, limits=LIMITS))
-        await serving.adopt(bound)
-        servings.append(serving)
+        one_more = await serving()
+        await one_more.adopt(bound)
+        servings.append(one_more)
     for _ in range(5):
         assert (await raw(port, CLOSING)).startswith(b"HTTP/1.1 200 ")
     with pytest.raises(Rejected, match="address-in-use"):
         await bind_shared("127.0.0.1", port, 2)
-    for serving in servings:
-        await serving.stop()
+    for each in servings:
+        await each.stop()
 
 
 async def test_a_private_application_adopts_no_public_socket_without_tls() -> None:
     [[bound]] = await bind_shared("0.0.0.0", 0, 1)  # noqa: S104 - that is the point
-    serving = await Serving.start(make_app({}, private=True))
+    private = await Serving.start(make_app({}, private=True))
     with bound, pytest.raises(Rejected, match="tls-required"):
-        await serving.adopt(bound)
-    await serving.stop()
+        await private.adopt(bound)
+    await private.stop()
 
 
 async def test_a_unix_socket_has_a_peer(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from threading import Lock, Timer
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress, ProgressColumn
 
 PATIENCE: Final = 1.0
 """Seconds before anything is shown."""
@@ -22,6 +22,7 @@ class _Shown:
     def __init__(self, title: str) -> None:
         self._title = title
         self._progress: Progress | None = None
+        self._bar: tuple[ProgressColumn, ...] = ()  # once it is known how much there is
         self._at: tuple[int, int] | None = None
         self._over = False
         self._lock = Lock()
@@ -34,20 +35,23 @@ class _Shown:
         with self._lock:
             if self._over:
                 return
-            columns = [SpinnerColumn(), TextColumn("{task.description}")]
-            if self._at is not None:
-                columns += [BarColumn(), MofNCompleteColumn()]
-            self._progress = Bar(*columns, console=Console(stderr=True), transient=True)
-            done, total = self._at or (0, None)
-            self._progress.add_task(self._title, total=total, completed=done)
+            spinner = (SpinnerColumn(), TextColumn("{task.description}"))
+            self._bar = (*spinner, BarColumn(), MofNCompleteColumn())
+            self._progress = Bar(*spinner, console=Console(stderr=True), transient=True)
+            self._progress.add_task(self._title, total=None)
+            self._update()
             self._progress.start()
 
     def report(self, done: int, total: int) -> None:
         with self._lock:
             self._at = (done, total)
-            if self._progress is not None:
-                task = self._progress.task_ids[0]
-                self._progress.update(task, completed=done, total=total)
+            self._update()
+
+    def _update(self) -> None:
+        if self._progress is not None and self._at is not None:
+            done, total = self._at
+            self._progress.columns = self._bar
+            self._progress.update(self._progress.task_ids[0], completed=done, total=total)
 
     def end(self) -> None:
         with self._lock:

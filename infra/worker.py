@@ -1,8 +1,7 @@
 """A process of our own that works questions off, for what would keep the event loop busy.
 
 A question costs the loop some twenty microseconds. They are answered in order, so they carry no
-numbers. The process ends when the
-socket between the two does, whichever side that is.
+numbers. The process ends when the socket between the two does, whichever side that is.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, cast
 
+from infra import child
 from infra.collection import settle
-from infra.errors import Broken, Unavailable
+from infra.errors import Unavailable
+from infra.framing import Frames, frame
 
-MAX_MESSAGE: Final = 16 * 1024 * 1024
 _CHUNK: Final = 256 * 1024
 _TOGETHER: Final = 4  # answers
-_PATIENCE: Final = 5.0  # seconds for the process to end by itself
 
 
 class Worker:
@@ -60,6 +59,13 @@ class Worker:
             if self._line is not None:
                 await self._line.close()
 
+    async def kill(self) -> None:
+        """End the process at once; the next question starts another one."""
+        async with self._starting:
+            line, self._line = self._line, None
+            if line is not None:
+                await line.kill()
+
     async def _start(self) -> _Line:
         async with self._starting:
             if self._closed:
@@ -68,16 +74,15 @@ class Worker:
                 if not self._line.broken:
                     return self._line
                 await self._line.close()
-            ours, theirs = socket.socketpair()
-            with theirs:
-                process = await asyncio.to_thread(
-                    _spawn, self._module, theirs.fileno(), self._arguments
-                )
-            ours.setblocking(False)
-            loop = asyncio.get_running_loop()
-            _, line = await loop.create_connection(
-                lambda: _Line(process, self._patience), sock=ours
+            process, ours = await child.start(
+                lambda descriptor: _spawn(self._module, descriptor, self._arguments)
             )
+            line = _Line(process, self._patience)
+            try:
+                await asyncio.get_running_loop().create_connection(lambda: line, sock=ours)
+            except BaseException:
+                await line.close()
+                raise
             self._line = line
             return line
 
@@ -91,14 +96,14 @@ class _Line(asyncio.Protocol):
         self._answered = 0
         self._watch: asyncio.TimerHandle | None = None
         self._waiting: deque[asyncio.Future[bytes]] = deque()
-        self._incoming = bytearray()
+        self._frames = Frames()
         self._transport: asyncio.Transport | None = None
         self.broken = False
 
     def put(self, question: bytes, answer: asyncio.Future[bytes]) -> None:
         # At once: while the loop goes on with other callers, the process works on this one.
         if self._transport is not None:
-            self._transport.write(_frame(question))
+            self._transport.write(frame(question))
         self._waiting.append(answer)
         if self._watch is None:
             self._look_later()
@@ -107,9 +112,7 @@ class _Line(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # of a stream socket
 
     def data_received(self, data: bytes) -> None:
-        self._incoming += data
-        messages, used = _messages(self._incoming)
-        del self._incoming[:used]
+        messages = self._frames.feed(data)
         self._answered += len(messages)
         for message in messages:
             future = self._waiting.popleft()
@@ -139,16 +142,18 @@ class _Line(asyncio.Protocol):
         else:
             self._look_later()
 
+    async def kill(self) -> None:
+        self._process.kill()
+        if self._transport is not None:
+            self._transport.abort()
+        await child.ended(self._process)
+
     async def close(self) -> None:
         while self._waiting and not self.broken:
             await asyncio.wait([self._waiting[-1]])
         if self._transport is not None:
             self._transport.close()
-        try:
-            await asyncio.to_thread(self._process.wait, _PATIENCE)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        await child.ended(self._process)
 
 
 def work(answer: Callable[[bytes], bytes]) -> None:
@@ -157,16 +162,14 @@ def work(answer: Callable[[bytes], bytes]) -> None:
         signal.signal(ignored, signal.SIG_IGN)
     settle()
     with suppress(OSError), socket.socket(fileno=int(sys.argv[1])) as line:
-        incoming = bytearray()
+        frames = Frames()
         while data := line.recv(_CHUNK):
-            incoming += data
-            questions, used = _messages(incoming)
-            del incoming[:used]
+            questions = frames.feed(data)
             # A few at a time: the other side goes on with the first while this works on the next
             # ones, and neither wakes the other for each.
             for first in range(0, len(questions), _TOGETHER):
                 few = questions[first : first + _TOGETHER]
-                line.sendall(b"".join([_frame(answer(question)) for question in few]))
+                line.sendall(b"".join([frame(answer(question)) for question in few]))
     os._exit(0)  # nothing to put in order: what was asked is answered
 
 
@@ -177,22 +180,3 @@ def _spawn(module: str, descriptor: int, arguments: tuple[str, ...]) -> subproce
         stdin=subprocess.DEVNULL,
         start_new_session=True,  # Ctrl-C is for the parent, which ends us in order
     )
-
-
-def _frame(message: bytes) -> bytes:
-    return len(message).to_bytes(4, "big") + message
-
-
-def _messages(data: bytearray) -> tuple[list[bytes], int]:
-    """The whole messages at the beginning of ``data``, and how many octets they take."""
-    found = []
-    position = 0
-    while len(data) - position >= 4:
-        length = int.from_bytes(data[position : position + 4], "big")
-        if length > MAX_MESSAGE:
-            raise Broken("worker-nonsense", "a message between processes is too long")
-        if len(data) - position - 4 < length:
-            break
-        found.append(bytes(data[position + 4 : position + 4 + length]))
-        position += 4 + length
-    return found, position

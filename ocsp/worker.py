@@ -1,8 +1,8 @@
 """A process that answers OCSP: it holds responder keys, reads the status table, and nothing else.
 
 ``ocsp.workers`` starts it, hands it a listening socket that outlives it, and talks to it over a
-socket of their own: frames of a length in 4 octets and msgpack, answered in order. It ends when
-that socket does.
+socket of their own: MessagePack in frames (``infra.framing``), answered in order. It ends when that
+socket does.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ import uvloop
 from infra.clock import SystemClock
 from infra.collection import settle
 from infra.errors import Failure
+from infra.framing import receive, send
 from infra.http.front import Front
 from infra.http.limits import Limits
 from infra.http.relay import Relay
+from infra.memory import keep_to_ourselves
 from infra.telemetry import set_up_logging
 from ocsp.metrics import OcspMetrics
 from ocsp.responder import Delegate, Practice, Responder, ResponderIdType, crl_urls
@@ -36,7 +38,6 @@ from pki.algorithms import SIGNATURE_ALGORITHMS
 from pki.issuer import Issuer
 from pki.signer import FileKeys, Keys, Pkcs11Uri, TokenKeys
 
-MAX_FRAME: Final = 16 * 1024 * 1024
 _BACKLOG: Final = 4096
 
 
@@ -132,20 +133,6 @@ decode_order: Final = msgspec.msgpack.Decoder(Order).decode
 _log = logging.getLogger(__name__)
 
 
-async def send(writer: asyncio.StreamWriter, message: bytes) -> None:
-    """Write one frame."""
-    writer.write(len(message).to_bytes(4, "big") + message)
-    await writer.drain()
-
-
-async def receive(reader: asyncio.StreamReader) -> bytes:
-    """Read one frame. Errors: ``asyncio.IncompleteReadError`` when the other side is gone."""
-    length = int.from_bytes(await reader.readexactly(4), "big")
-    if length > MAX_FRAME:
-        raise asyncio.IncompleteReadError(b"", length)
-    return await reader.readexactly(length)
-
-
 class _Process:
     """What runs between the first order and the last."""
 
@@ -207,6 +194,7 @@ class _Process:
     def measure(self) -> OcspMetrics:
         metrics = self.server.measured()
         metrics.connections = self.front.connections
+        metrics.turned_away = self.front.turned_away
         return metrics
 
 
@@ -272,6 +260,7 @@ _access = logging.getLogger("ocsp.access")
 
 def main() -> None:
     """Obey the socket whose descriptor is the first argument."""
+    keep_to_ourselves()
     for ignored in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ignored, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends us in order
     uvloop.run(_obey(socket.socket(fileno=int(sys.argv[1]))))

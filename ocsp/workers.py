@@ -21,7 +21,9 @@ from typing import Final
 
 import msgspec
 
+from infra import child
 from infra.errors import Rejected, Unavailable
+from infra.framing import receive, send
 from ocsp.metrics import OcspMetrics
 from ocsp.worker import (
     DelegateKey,
@@ -34,8 +36,6 @@ from ocsp.worker import (
     Report,
     Setup,
     encode,
-    receive,
-    send,
 )
 
 _PATIENCE: Final = 30.0  # seconds for an answer to an order
@@ -69,17 +69,16 @@ class Workers:
     async def start(self) -> None:
         """Start them all, or none. Errors: what a process refuses, such as a key that it cannot
         open."""
-        started = await asyncio.gather(
-            *(self._started(one) for one in self._sockets), return_exceptions=True
-        )
-        self._lines[:] = [one if isinstance(one, _Line) else None for one in started]
-        for one in started:
-            if isinstance(one, BaseException):
-                await self.stop(0.0)
-                raise one
-        self._keepers = [
-            asyncio.create_task(self._keep(place)) for place in range(len(self._sockets))
-        ]
+        places = range(len(self._sockets))
+        try:
+            filled = await asyncio.gather(*map(self._fill, places), return_exceptions=True)
+            for error in filled:
+                if error is not None:
+                    raise error
+        except BaseException:
+            await self.stop(0.0)
+            raise
+        self._keepers = [asyncio.create_task(self._keep(place)) for place in places]
 
     async def install(self, delegates: Sequence[DelegateKey]) -> None:
         """Let these delegates sign in every process; those that start later learn of them from
@@ -147,11 +146,14 @@ class Workers:
             try:
                 async with self._replacing:
                     if self._lines[place] is None:  # else `restart` was faster
-                        self._lines[place] = await self._started(self._sockets[place])
+                        await self._fill(place)
                 failures = 0
             except (Rejected, Unavailable) as error:
                 failures += 1
                 _log.error("an OCSP process could not be started: %s", error)
+
+    async def _fill(self, place: int) -> None:
+        self._lines[place] = await self._started(self._sockets[place])
 
     async def _started(self, sockets: Sequence[socket.socket]) -> _Line:
         for pause in _TRIES:
@@ -205,16 +207,18 @@ class _Line:
     @classmethod
     async def start(cls, listeners: Sequence[int]) -> _Line:
         """Errors: ``worker-not-started``."""
-        ours, theirs = socket.socketpair()
         try:
-            with theirs:
-                process = await asyncio.to_thread(_spawn, theirs.fileno(), listeners)
+            process, ours = await child.start(lambda descriptor: _spawn(descriptor, listeners))
         except OSError as error:
-            ours.close()
             raise Unavailable(
                 "worker-not-started", f"an OCSP process cannot be started: {error}"
             ) from error
-        reader, writer = await asyncio.open_connection(sock=ours)
+        try:
+            reader, writer = await asyncio.open_connection(sock=ours)
+        except BaseException:
+            process.kill()
+            await child.ended(process)
+            raise
         return cls(process, reader, writer)
 
     async def order(self, order: Order) -> Report:
@@ -238,11 +242,7 @@ class _Line:
         with suppress(Unavailable):
             await self.order(Drain(seconds, idle))
         self._writer.close()
-        try:
-            await asyncio.to_thread(self._process.wait, 5.0)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            await asyncio.to_thread(self._process.wait)
+        await child.ended(self._process)
         await self._listening
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:

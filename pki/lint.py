@@ -9,9 +9,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
-import struct
-import sys
-from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, TypeAlias
@@ -19,12 +16,13 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from infra.errors import Broken, Rejected, Unavailable
+from infra.framing import MAX_MESSAGE
+from infra.worker import Worker, work
 from pki.findings import Finding, Severity
 
-TIMEOUT: Final = 30.0  # seconds for one object, the start of the process included
+TIMEOUT: Final = 30.0  # seconds
 MAXIMUM_SIZE: Final = 64 * 1024  # octets of a certificate or an OCSP response
 MAXIMUM_CRL_SIZE: Final = 1024 * 1024
-_MAXIMUM_REPLY: Final = 64 * 1024 * 1024
 
 PKIX: Final = "pkix"
 ETSI: Final = "etsi"
@@ -68,13 +66,13 @@ def lint_ocsp_response(der: bytes) -> tuple[Finding, ...]:
 class Linter:
     """Lints in one other process, which starts with the first object and again if it dies.
 
-    One object at a time: callers queue. The process is in a session of its own, so that Ctrl-C
-    reaches only its parent, and ends when ``close`` is called or its parent is gone.
+    One object at a time: callers queue. ``timeout``: seconds for one object, the start of the
+    process included.
     """
 
     def __init__(self, *, timeout: float = TIMEOUT) -> None:
         self._timeout = timeout
-        self._process: Process | None = None
+        self._worker = Worker(__name__, patience=2 * timeout)
         self._turn = asyncio.Lock()
         self._closed = False
 
@@ -98,21 +96,15 @@ class Linter:
         """End the process, after the object that it is at, and wait until it is gone."""
         async with self._turn:
             self._closed = True
-            if self._process is None:
-                return
-            process, self._process = self._process, None
-            _input(process).close()
-            try:
-                await asyncio.wait_for(process.wait(), 2)
-            except TimeoutError:
-                await _end(process)
+            await self._worker.close()
 
     async def _lint(self, subject: str, der: bytes) -> tuple[Finding, ...]:
         async with self._turn:
             try:
                 async with asyncio.timeout(self._timeout):
-                    reply = await self._ask(subject, der)
+                    reply = await self._ask(_encode(_Question(subject, der)))
             except TimeoutError as error:
+                await self._worker.kill()
                 raise Unavailable(
                     "lint-timeout", f"pkilint took more than {self._timeout:g} seconds"
                 ) from error
@@ -124,29 +116,16 @@ class Linter:
             case _Failed():
                 raise Broken("lint-failed", reply.detail)
 
-    async def _ask(self, subject: str, der: bytes) -> _Reply:
+    async def _ask(self, question: bytes) -> _Reply:
+        if self._closed:
+            raise Unavailable("linter-unavailable", "the linter is closed")
         for _ in range(2):  # a process that died since the last object is replaced once
-            if self._closed:
-                raise Unavailable("linter-unavailable", "the linter is closed")
-            if self._process is None or self._process.returncode is not None:
-                self._process = await _start()
-            process = self._process
-            try:
-                _input(process).write(_frame(_encode(_Question(subject, der))))
-                await _input(process).drain()
-                return _REPLY.decode(await _receive(process))
-            except (BrokenPipeError, ConnectionResetError, asyncio.IncompleteReadError):
-                self._process = None
-                await _end(process)
-            except BaseException:
-                # Its answer to this object would be taken for the answer to the next.
-                self._process = None
-                await asyncio.shield(_end(process))
-                raise
+            with suppress(Unavailable):
+                return _REPLY.decode(await self._worker.ask(question))
         raise Unavailable("linter-unavailable", "the process that runs pkilint keeps dying")
 
 
-# ── Between the processes: frames of a four-octet length and MessagePack ──────────────────────────
+# ── Between the processes: MessagePack ────────────────────────────────────────────────────────────
 
 
 class _Question(msgspec.Struct, frozen=True, array_like=True):
@@ -172,47 +151,14 @@ _Reply: TypeAlias = _Found | _Refused | _Failed
 _REPLY: Final[msgspec.msgpack.Decoder[_Reply]] = msgspec.msgpack.Decoder(_Reply)
 _QUESTION: Final = msgspec.msgpack.Decoder(_Question)
 _encode: Final = msgspec.msgpack.encode
-_LENGTH: Final = struct.Struct(">I")
 
 
-def _frame(content: bytes) -> bytes:
-    return _LENGTH.pack(len(content)) + content
-
-
-async def _start() -> Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", __name__, stdin=PIPE, stdout=PIPE, start_new_session=True
-    )
-
-
-def _input(process: Process) -> asyncio.StreamWriter:
-    assert process.stdin is not None  # noqa: S101 - _start opens it
-    return process.stdin
-
-
-async def _receive(process: Process) -> bytes:
-    assert process.stdout is not None  # noqa: S101 - _start opens it
-    (length,) = _LENGTH.unpack(await process.stdout.readexactly(_LENGTH.size))
-    if length > _MAXIMUM_REPLY:
-        raise Broken("lint-failed", "the process that runs pkilint answers nonsense")
-    return await process.stdout.readexactly(length)
-
-
-async def _end(process: Process) -> None:
-    with suppress(ProcessLookupError):
-        process.kill()
-    _input(process).close()
-    await process.wait()
-
-
-def _work() -> None:
-    """Answer questions until the parent closes the pipe or is gone."""
-    source, sink = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever a library prints must not end up between the frames
-    while len(header := source.read(_LENGTH.size)) == _LENGTH.size:
-        question = _QUESTION.decode(source.read(_LENGTH.unpack(header)[0]))
-        sink.write(_frame(_encode(_answer(question.subject, question.der))))
-        sink.flush()
+def _reply(question: bytes) -> bytes:
+    asked = _QUESTION.decode(question)
+    reply = _encode(_answer(asked.subject, asked.der))
+    if len(reply) > MAX_MESSAGE:
+        return _encode(_Failed(f"pkilint: its findings take {len(reply)} octets"))
+    return reply
 
 
 def _answer(subject: str, der: bytes) -> _Reply:
@@ -381,4 +327,5 @@ def _no_such_rulebook(name: str) -> Rejected:
 
 
 if __name__ == "__main__":
-    _work()
+    os.dup2(2, 1)  # what a library prints is none of what the parent prints
+    work(_reply)

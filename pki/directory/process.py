@@ -13,7 +13,8 @@ from typing import Final, TypeAlias, assert_never
 import msgspec
 
 from infra.errors import Failure, Rejected, Unavailable
-from infra.worker import MAX_MESSAGE, Worker, work
+from infra.framing import MAX_MESSAGE
+from infra.worker import Worker, work
 from pki.directory.entries import Entry, Wanted
 from pki.directory.ldap import LdapDirectory, Login, Page
 from pki.directory.result import Outcome

@@ -58,6 +58,11 @@ class Keys:
         self._files = None if files is None else FileKeyStore(files.folder, files.passphrase)
         self._settings = token
         self._tokens: dict[tuple[Path, Pkcs11Uri], Pkcs11KeyStore] = {}
+        self._told: list[Callable[[], None]] = []
+
+    def when_lost(self, tell: Callable[[], None]) -> None:
+        """Have ``tell`` called each time that a token was given up, or its process has ended."""
+        self._told.append(tell)
 
     async def generate(self, label: str, key_type: KeyType) -> str:
         """Make a key that can never be read out, and return its URI.
@@ -123,9 +128,14 @@ class Keys:
                 pin,
                 sessions=8 if ours is None else ours.sessions,
                 environment={} if ours is None else ours.environment,
+                lost=self._lost,
             )
             self._tokens[module, wanted] = store
         return store
+
+    def _lost(self) -> None:
+        for tell in self._told:
+            tell()
 
 
 def _token_part(name: Pkcs11Uri) -> Pkcs11Uri:

@@ -61,7 +61,8 @@ def load(module: str) -> tuple[Any, bool]:
     except (pkcs11.PKCS11Error, OSError, AttributeError) as error:
         raise Unavailable(
             "token-unavailable",
-            f"{module} does not load as a PKCS#11 module: {str(error) or type(error).__name__}",
+            f"{module} does not load as a PKCS#11 module: {str(error) or type(error).__name__}; "
+            "see that it is one, that its token is there, and how it is configured",
         ) from error
 
 

@@ -84,14 +84,21 @@ class FileSigner:
             self._threads, self._sign, digest, prehashed
         )
 
+    async def check(self) -> None:
+        """It is in memory and signs from there, whatever becomes of its file."""
+        self._loaded()
+
     async def close(self) -> None:
         """Let go of the key."""
         self._key = None
 
-    def _sign(self, message: bytes, scheme: tuple[Any, ...] | None = None) -> bytes:
+    def _loaded(self) -> Any:
         if self._key is None:
             raise Rejected("key-closed", f"{self.uri} has been closed")
-        signature: bytes = self._key.sign(message, *(scheme or self._scheme))
+        return self._key
+
+    def _sign(self, message: bytes, scheme: tuple[Any, ...] | None = None) -> bytes:
+        signature: bytes = self._loaded().sign(message, *(scheme or self._scheme))
         return signature
 
     def __repr__(self) -> str:

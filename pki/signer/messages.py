@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Final, TypeAlias
 
 import msgspec
+
+from infra import framing
 
 
 class Start(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -30,6 +31,13 @@ class OpenKey(msgspec.Struct, frozen=True, array_like=True, tag=True):
     id: int
     uri: str
     algorithm: str | None
+
+
+class FindKey(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """See that the token answers and has a private key, without a signature."""
+
+    id: int
+    uri: str
 
 
 class GenerateKey(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -63,6 +71,13 @@ class KeyOpened(msgspec.Struct, frozen=True, array_like=True, tag=True):
     algorithm: str
 
 
+class KeyFound(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """It is there, and this is its public half."""
+
+    id: int
+    public_key_info: bytes
+
+
 class KeyMade(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """``uri`` names the new key."""
 
@@ -86,33 +101,12 @@ class Failed(msgspec.Struct, frozen=True, array_like=True, tag=True):
     detail: str
 
 
-Request: TypeAlias = Start | OpenKey | GenerateKey | SignMessage
-Answer: TypeAlias = Started | KeyOpened | KeyMade | Signed | Failed
+Request: TypeAlias = Start | OpenKey | FindKey | GenerateKey | SignMessage
+Answer: TypeAlias = Started | KeyOpened | KeyFound | KeyMade | Signed | Failed
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 
 
 def frame(message: Request | Answer) -> bytes:
-    """A message as it goes over the socket: its length in four octets, then itself."""
-    encoded = _ENCODER.encode(message)
-    return len(encoded).to_bytes(4, "big") + encoded
-
-
-class Frames:
-    """Takes octets as they come and gives whole messages."""
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """The messages that are complete with ``data``."""
-        buffer = self._buffer
-        buffer += data
-        position, end = 0, len(buffer)
-        while end - position >= 4:
-            stop = position + 4 + int.from_bytes(buffer[position : position + 4], "big")
-            if stop > end:
-                break
-            yield bytes(buffer[position + 4 : stop])
-            position = stop
-        del buffer[:position]
+    """A message as it goes over the socket."""
+    return framing.frame(_ENCODER.encode(message))

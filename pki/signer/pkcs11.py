@@ -4,152 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, TypeVar, cast
+from typing import Final
 
-import msgspec
-
-from infra.errors import Broken, Failure, Rejected, Unavailable
+from infra import child
+from infra.errors import Rejected, Unavailable
 from pki.algorithms import SIGNATURE_ALGORITHMS, KeyType, SignatureAlgorithm, key_type_of
+from pki.signer.connection import FIRST_DELAY, Connection
 from pki.signer.digest import check_digest
 from pki.signer.messages import (
-    Answer,
-    Failed,
-    Frames,
+    FindKey,
     GenerateKey,
+    KeyFound,
     KeyMade,
     KeyOpened,
     OpenKey,
-    Request,
-    Signed,
     SignMessage,
     Start,
     Started,
-    frame,
 )
 from pki.signer.uri import Pkcs11Uri, check_label, parse
 
-_DECODER: Final = msgspec.msgpack.Decoder(Answer)
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _LONG_MESSAGE: Final = 1 << 18  # octets; hashing more than this is left to a thread
-_FIRST_DELAY: Final = 0.25  # seconds until the second attempt to reach a token; doubles each time
-_LAST_DELAY: Final = 30.0
-
-Expected = TypeVar("Expected", Started, KeyOpened, KeyMade)
-
-
-class _Connection(asyncio.Protocol):
-    """A token process and the requests that it has not answered yet."""
-
-    def __init__(self, process: subprocess.Popen[bytes], patience: float) -> None:
-        self.lost: str | None = None
-        self._process = process
-        self._patience = patience
-        self._frames = Frames()
-        self._loop = asyncio.get_running_loop()
-        self._transport: asyncio.WriteTransport | None = None
-        self._waiting: dict[int, asyncio.Future[Any]] = {}
-        self._outgoing: list[bytes] = []
-        self._last_id = 0
-        self._answered = 0
-        self._watch: asyncio.TimerHandle | None = None
-
-    def request(self, request_of: Callable[[int], Request]) -> asyncio.Future[Any]:
-        """Send a request under a new number; the future is its answer."""
-        if self.lost is not None:
-            raise _away(self.lost)
-        message = frame(request_of(self._last_id + 1))  # first: it may ask for a PIN, in vain
-        self._last_id += 1
-        answer = self._loop.create_future()
-        self._waiting[self._last_id] = answer
-        if not self._outgoing:
-            self._loop.call_soon(self._flush)
-        self._outgoing.append(message)
-        if self._watch is None:
-            self._watch_from_now()
-        return answer
-
-    async def ask(self, expected: type[Expected], request_of: Callable[[int], Request]) -> Expected:
-        """Send a request and wait for an answer of this type."""
-        answer = await self.request(request_of)
-        if not isinstance(answer, expected):
-            raise Broken("bad-token-answer", f"{type(answer).__name__} is not {expected.__name__}")
-        return answer
-
-    def lose(self, why: str) -> None:
-        """Give the process up: whoever waits for it hears that the token is away."""
-        if self.lost is not None:
-            return
-        self.lost = why
-        self._process.kill()
-        if self._transport is not None:
-            self._transport.abort()
-        if self._watch is not None:
-            self._watch.cancel()
-        for answer in self._waiting.values():
-            if not answer.done():
-                answer.set_exception(_away(why))
-        self._waiting.clear()
-        self._outgoing.clear()
-
-    async def close(self) -> None:
-        """End the process and wait until it has ended."""
-        self.lose("the key store has been closed")
-        await asyncio.to_thread(self._process.wait)
-
-    def _flush(self) -> None:
-        if self._transport is not None and self._outgoing:
-            self._transport.write(b"".join(self._outgoing))
-            self._outgoing.clear()
-
-    def _watch_from_now(self) -> None:
-        self._watch = self._loop.call_later(self._patience, self._look, self._last_id)
-
-    def _look(self, asked: int) -> None:
-        """Whether everything that was asked ``patience`` seconds ago has been answered."""
-        self._watch = None
-        if any(id <= asked for id in self._waiting):
-            self.lose(f"the token has not answered for {self._patience:g} s")
-        elif self._waiting:
-            self._watch_from_now()
-
-    # asyncio.Protocol
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's is of no such class
-
-    def data_received(self, data: bytes) -> None:
-        for message in self._frames.feed(data):
-            answer = _DECODER.decode(message)
-            waiting = self._waiting.pop(answer.id, None)
-            if isinstance(answer, Failed):
-                error = _failure(answer)
-                if waiting is not None and not waiting.done():
-                    waiting.set_exception(error)
-                if isinstance(error, Unavailable) and error.code == "token-unavailable":
-                    # A session that has gone wrong does not come right by itself.
-                    self.lose(error.detail)
-                    return
-            elif waiting is not None and not waiting.done():
-                if isinstance(answer, Signed):
-                    waiting.set_result(answer.signature)
-                else:
-                    waiting.set_result(answer)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.lose("the PKCS#11 module has crashed or was ended")
+_LAST_DELAY: Final = 30.0  # seconds between attempts to reach a token: the first delay, doubled
 
 
 class Pkcs11Signer:
     """A private key on a token; found again by itself when the token comes back."""
 
     def __init__(
-        self, store: Pkcs11KeyStore, name: Pkcs11Uri, opened: KeyOpened, connection: _Connection
+        self, store: Pkcs11KeyStore, name: Pkcs11Uri, opened: KeyOpened, connection: Connection
     ) -> None:
         self.uri = str(name)
         self.public_key_info = opened.public_key_info
@@ -189,22 +78,31 @@ class Pkcs11Signer:
         signature: bytes = await self._connection.request(lambda id: SignMessage(id, key, data))
         return signature
 
+    async def check(self) -> None:
+        """Find out whether the key could sign now, by no signature.
+
+        Errors: those of ``Pkcs11KeyStore.check``; ``key-closed``.
+        """
+        if self._closed:
+            raise self._is_closed()
+        await self._store.check(self.uri, self.public_key_info)
+
     async def close(self) -> None:
         """Let go of the key; the token's sessions are the store's."""
         self._closed = True
 
     async def _reopen(self) -> None:
         if self._closed:
-            raise Rejected("key-closed", f"{self.uri} has been closed")
+            raise self._is_closed()
         async with self._reopening:
             if self._connection.lost is None:
                 return
             connection, opened = await self._store.find(self.uri, self.algorithm)
-            if opened.public_key_info != self.public_key_info:
-                raise Rejected(
-                    "key-mismatch", f"{self.uri} is another key now; put the right token back"
-                )
+            _same(self.uri, opened.public_key_info, self.public_key_info)
             self._key, self._connection = opened.key, connection
+
+    def _is_closed(self) -> Rejected:
+        return Rejected("key-closed", f"{self.uri} has been closed")
 
     def __repr__(self) -> str:
         return f"Pkcs11Signer({self.uri!r}, {self.algorithm})"
@@ -217,7 +115,8 @@ class Pkcs11KeyStore:
     ``pkcs11:`` URI can say of it; ``pin``: gives the user PIN in UTF-8, asked for at each log-in;
     ``sessions``: how many signatures may be under way at the same time; ``environment``: what the
     module wants in the environment, such as SOFTHSM2_CONF; ``patience``: seconds after which a
-    token that does not answer counts as away.
+    token that does not answer counts as away; ``lost``: called when the token was given up, or its
+    process has ended.
     """
 
     def __init__(
@@ -229,6 +128,7 @@ class Pkcs11KeyStore:
         sessions: int = 8,
         environment: Mapping[str, str] | None = None,
         patience: float = 30.0,
+        lost: Callable[[], None] = lambda: None,
     ) -> None:
         self.module = module
         self.token = token
@@ -236,7 +136,8 @@ class Pkcs11KeyStore:
         self._sessions = sessions
         self._environment = dict(environment or {})
         self._patience = patience
-        self._connection: _Connection | None = None
+        self._lost = lost
+        self._connection: Connection | None = None
         self._connecting = asyncio.Lock()
         self._refused: Rejected | None = None
         self._failures = 0
@@ -272,7 +173,7 @@ class Pkcs11KeyStore:
 
     async def find(
         self, uri: str, algorithm: SignatureAlgorithm | None
-    ) -> tuple[_Connection, KeyOpened]:
+    ) -> tuple[Connection, KeyOpened]:
         """The key's number and in which process it counts. Errors: those of ``open``."""
         connection = await self._connected()
         chosen = None if algorithm is None else algorithm.name
@@ -283,6 +184,23 @@ class Pkcs11KeyStore:
         self._failures = 0
         return connection, opened
 
+    async def check(self, uri: str, public_key_info: bytes) -> None:
+        """See that the token answers and has this key, in a new process if there is none.
+
+        Nothing is signed: a key is opened, and proved, only for one who has something to sign.
+        Errors: those of ``open``, and ``key-mismatch`` when it is another key.
+        """
+        before = self._connection
+        connection = await self._connected()
+        try:
+            found = await connection.ask(KeyFound, lambda id: FindKey(id, uri))
+        except Unavailable as error:
+            if connection is before:
+                raise  # a new process may do, and nobody who signs has to wait for it
+            raise self._put_off(error) from error
+        _same(uri, found.public_key_info, public_key_info)
+        self._failures = 0
+
     async def close(self) -> None:
         """End every session."""
         self._closed = True
@@ -291,7 +209,7 @@ class Pkcs11KeyStore:
                 await self._connection.close()
                 self._connection = None
 
-    async def _connected(self) -> _Connection:
+    async def _connected(self) -> Connection:
         """The process that is there, or a new one; not more often than the back-off allows."""
         async with self._connecting:
             if self._closed:
@@ -324,16 +242,13 @@ class Pkcs11KeyStore:
         """Leave the token alone for a while, twice as long each time that it is not there."""
         now = asyncio.get_running_loop().time()
         if now >= self._not_before:
-            self._not_before = now + min(_FIRST_DELAY * 2**self._failures, _LAST_DELAY)
+            self._not_before = now + min(FIRST_DELAY * 2**self._failures, _LAST_DELAY)
             self._failures += 1
         return Unavailable(error.code, error.detail, retry_after=self._not_before - now)
 
-    async def _connect(self) -> _Connection:
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        with theirs:
-            process = await asyncio.to_thread(_spawn, theirs.fileno(), self._environment)
-        connection = _Connection(process, self._patience)
+    async def _connect(self) -> Connection:
+        process, ours = await child.start(lambda descriptor: _spawn(descriptor, self._environment))
+        connection = Connection(process, self._patience, self._lost)
         try:
             await asyncio.get_running_loop().create_connection(lambda: connection, sock=ours)
             await connection.ask(
@@ -360,18 +275,10 @@ def _spawn(descriptor: int, environment: Mapping[str, str]) -> subprocess.Popen[
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         env={**os.environ, **environment, "PYTHONPATH": path},
+        start_new_session=True,  # Ctrl-C is for the parent, which ends us in order
     )
 
 
-def _away(why: str) -> Unavailable:
-    return Unavailable("token-unavailable", why, retry_after=_FIRST_DELAY)
-
-
-def _failure(answer: Failed) -> Failure:
-    match answer.kind:
-        case "rejected":
-            return Rejected(answer.code, answer.detail)
-        case "unavailable":
-            return Unavailable(answer.code, answer.detail, retry_after=_FIRST_DELAY)
-        case _:
-            return Broken(answer.code, answer.detail)
+def _same(uri: str, found: bytes, wanted: bytes) -> None:
+    if found != wanted:
+        raise Rejected("key-mismatch", f"{uri} is another key now; put the right token back")

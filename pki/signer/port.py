@@ -45,6 +45,14 @@ class Signer(Protocol):
         ``Broken("no-digest")`` when the algorithm takes the whole message, or the size is wrong.
         """
 
+    async def check(self) -> None:
+        """Find out whether the key could sign now, by no signature (``CHECK_MESSAGE`` neither).
+
+        Errors: ``Unavailable("token-unavailable")``; ``Rejected`` with ``no-such-key`` when the
+        token is there without it, ``key-mismatch`` when another key has its name, ``key-closed``,
+        and what a log-in refuses.
+        """
+
     async def close(self) -> None:
         """Let go of the key; for a token, of its sessions."""
 

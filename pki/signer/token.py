@@ -140,6 +140,18 @@ class Token:
             ) from error
         return opened
 
+    def find_key(self, wanted: Pkcs11Uri) -> bytes:
+        """The SubjectPublicKeyInfo of the private key that ``wanted`` names, which signs nothing.
+
+        Errors: as ``open_key``; ``Unavailable("token-unavailable")``.
+        """
+        try:
+            self._token.slot.get_token()  # C_GetTokenInfo: SoftHSM finds no objects when it is away
+            key = self._private_key(wanted)
+            return self._public_key_info(key, bytes(key[Attribute.ID]))
+        except pkcs11.PKCS11Error as error:
+            raise failure(error, "looking for a key") from error
+
     def signing(self, session: Any, opened: TokenKey) -> Sign:
         """A function that signs in ``session`` what ``SignatureAlgorithm.prepare`` gave.
 

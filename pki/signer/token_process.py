@@ -6,14 +6,13 @@ thread would block the loop while a network HSM answers. Over a socket, a signat
 some 10 µs whatever the token takes (``python -m bench sign``). And a module that crashes, hangs or
 has to be initialized anew is a process that is ended and started again.
 
-Each message is a length of four octets and a MessagePack array. The process ends when the socket
+Each message is a MessagePack array in a frame (``infra.framing``). The process ends when the socket
 does.
 """
 
 from __future__ import annotations
 
 import os
-import resource
 import select
 import signal
 import socket
@@ -29,13 +28,16 @@ import msgspec
 import pkcs11
 
 from infra.errors import Broken, Failure, Rejected, Unavailable
+from infra.framing import Frames
+from infra.memory import keep_to_ourselves
 from pki.algorithms import SIGNATURE_ALGORITHMS, KeyType
 from pki.signer.cryptoki import failure
 from pki.signer.messages import (
     Answer,
     Failed,
-    Frames,
+    FindKey,
     GenerateKey,
+    KeyFound,
     KeyMade,
     KeyOpened,
     OpenKey,
@@ -58,8 +60,10 @@ _WAITED: Final = 0.00025
 _IN_A_ROW: Final = 4
 _STUCK: Final = 0.01  # seconds without an answer from which on one helps in any case
 
+_LONGEST: Final = (1 << 32) - 1  # octets: Ed25519 and ML-DSA sign a CRL as a whole
+
 _DECODER: Final = msgspec.msgpack.Decoder(Request)
-_Control: TypeAlias = OpenKey | GenerateKey
+_Control: TypeAlias = OpenKey | FindKey | GenerateKey
 
 
 class _Outbox:
@@ -99,6 +103,7 @@ class _Keys:
     def __init__(self, token: Token) -> None:
         self.token = token
         self.opened: list[TokenKey] = []
+        self._seen: set[str] = set()
 
     def answer(self, request: _Control) -> Answer:
         if isinstance(request, GenerateKey):
@@ -106,10 +111,24 @@ class _Keys:
             return KeyMade(request.id, str(made))
         wanted = parse(request.uri)
         assert isinstance(wanted, Pkcs11Uri)  # noqa: S101 - the other side has parsed it
+        if isinstance(request, FindKey):
+            return self._found(request, wanted)
         algorithm = None if request.algorithm is None else SIGNATURE_ALGORITHMS[request.algorithm]
         key = self.token.open_key(wanted, algorithm)
         self.opened.append(key)
+        self._seen.add(request.uri)
         return KeyOpened(request.id, len(self.opened) - 1, key.public_key_info, key.algorithm.name)
+
+    def _found(self, request: FindKey, wanted: Pkcs11Uri) -> Answer:
+        try:
+            public_key_info = self.token.find_key(wanted)
+        except Rejected as rejected:
+            if rejected.code == "no-such-key" and request.uri in self._seen:
+                # It may be the session that is wrong, logged out for one: a new process will tell.
+                raise Unavailable("token-unavailable", "the key is not there any more") from None
+            raise
+        self._seen.add(request.uri)
+        return KeyFound(request.id, public_key_info)
 
 
 class _Sessions:
@@ -191,7 +210,7 @@ def failed(id: int, error: Failure) -> Failed:
 def serve(connection: socket.socket) -> None:
     """Answer requests until the other side closes; the first one is ``Start``."""
     outbox = _Outbox(connection)
-    frames = Frames()
+    frames = Frames(_LONGEST)
     keys: _Keys | None = None
     sessions: _Sessions | None = None
     control: SimpleQueue[_Control] = SimpleQueue()
@@ -216,7 +235,7 @@ def serve(connection: socket.socket) -> None:
                     outbox.put(Started(request.id))
                 case SignMessage() if sessions is not None:
                     sessions.submit(request)
-                case OpenKey() | GenerateKey() if keys is not None:
+                case OpenKey() | FindKey() | GenerateKey() if keys is not None:
                     control.put(request)
                 case _:
                     outbox.put(failed(request.id, Broken("not-started", "Start comes first")))
@@ -248,7 +267,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # A module that crashes must not leave the PIN behind in a core file.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    keep_to_ourselves()
     with socket.socket(fileno=int(sys.argv[1])) as connection:
         serve(connection)
     # Threads may be inside the module: no C_Finalize under their feet.

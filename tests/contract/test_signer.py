@@ -9,6 +9,7 @@ import asyncio
 import base64
 import hashlib
 import os
+import re
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -37,6 +38,10 @@ Store: TypeAlias = FileKeyStore | Pkcs11KeyStore
 
 PASSPHRASE = b"correct horse battery staple"
 MESSAGE = b"to be signed" * 100
+SPIES = [
+    Path("/usr/lib", *folder, "pkcs11-spy.so")
+    for folder in (("x86_64-linux-gnu",), ("aarch64-linux-gnu",), ())
+]
 TOKEN_TYPES = [kind for kind in KeyType if kind.family is not Family.ML_DSA]
 EVERY = [
     (where, algorithm, kind)
@@ -270,6 +275,27 @@ async def test_a_closed_store_does_not_sign(store: Store) -> None:
         await signer.sign(b"x")
 
 
+@both
+async def test_check_finds_a_key_that_can_sign(store: Store) -> None:
+    signer: Signer = await store.open(await key(store, KeyType.P_256))
+    await signer.check()
+    await signer.sign(b"x")
+    await asyncio.gather(*(signer.check() for _ in range(20)))
+
+
+@both
+async def test_check_of_a_closed_key(store: Store) -> None:
+    signer = await store.open(await key(store, KeyType.P_256))
+    other = await store.open(await key(store, KeyType.P_384))
+    await signer.close()
+    with pytest.raises(Rejected, match="key-closed"):
+        await signer.check()
+    await other.check()
+    await store.close()
+    with pytest.raises(Rejected, match="key-closed"):
+        await other.check()
+
+
 # Encrypted files
 
 
@@ -360,7 +386,88 @@ async def test_two_keys_under_one_label_race(tmp_path: Path) -> None:
     await two.close()
 
 
+async def test_a_key_file_that_is_gone_is_loaded_still(tmp_path: Path) -> None:
+    store = FileKeyStore(tmp_path, lambda: PASSPHRASE)
+    signer = await store.open(await store.generate("removed", KeyType.ED25519))
+    (tmp_path / "removed.pem").unlink()
+    await signer.check()
+    verify(signer.algorithm, signer.public_key_info, await signer.sign(b"x"), b"x")
+    await store.close()
+
+
 # Tokens
+
+
+async def test_check_makes_no_signature(token: SoftToken, tmp_path: Path) -> None:
+    """OpenSC's pkcs11-spy stands between us and the token, and writes down every call."""
+    spies = [path for path in SPIES if path.is_file()]
+    if not spies:
+        pytest.skip("pkcs11-spy is missing: apt-get install opensc-pkcs11")
+    written = tmp_path / "calls"
+    store = Pkcs11KeyStore(
+        spies[0],
+        Pkcs11Uri(token=LABEL),
+        PIN.encode,
+        environment={
+            **token.environment,
+            "PKCS11SPY": str(token.module),
+            "PKCS11SPY_OUTPUT": str(written),
+        },
+    )
+    signer = await store.open(await store.generate("watched", KeyType.P_256))
+
+    def calls() -> list[str]:
+        return re.findall(r"^\d+: (C_\w+)", written.read_text(), re.MULTILINE)
+
+    before = len(calls())
+    for _ in range(3):
+        await signer.check()
+    made = calls()[before:]
+    assert made.count("C_GetTokenInfo") == 3
+    assert "C_FindObjects" in made
+    assert not {name for name in made if "Sign" in name or "Login" in name}
+    await signer.sign(b"x")
+    assert "C_Sign" in calls()[before + len(made) :]
+    await store.close()
+    # A new process logs in, finds the key, and proves nothing either.
+    before = len(calls())
+    again = Pkcs11KeyStore(spies[0], store.token, PIN.encode, environment=store._environment)
+    await again.check(signer.uri, signer.public_key_info)
+    made = calls()[before:]
+    assert "C_Login" in made
+    assert not {name for name in made if "Sign" in name}
+    await again.close()
+
+
+async def test_check_of_a_key_that_was_deleted(token: SoftToken) -> None:
+    store = token.store()
+    kept = await store.open(await store.generate("kept", KeyType.P_256))
+    gone = await store.open(await store.generate("gone", KeyType.P_256))
+    for kind in ("privkey", "pubkey"):
+        token.tool("--delete-object", "--type", kind, "--label", "gone")
+    # That may be the session's fault; in a new one it is the token's.
+    with pytest.raises(Unavailable, match="token-unavailable"):
+        await gone.check()
+    process = await checked(kept, store)
+    for _ in range(3):
+        with pytest.raises(Rejected, match="no-such-key"):
+            await gone.check()
+    # Who waits for one key disturbs nobody who signs with another.
+    assert await checked(kept, store) == process
+    verify(kept.algorithm, kept.public_key_info, await kept.sign(b"x"), b"x")
+    await store.close()
+
+
+async def checked(signer: Signer, store: Pkcs11KeyStore) -> int:
+    """The process that the key is found in, as soon as its back-off lets it try."""
+    for _ in range(6):
+        try:
+            await signer.check()
+            break
+        except Unavailable as error:
+            await asyncio.sleep(error.retry_after)
+    assert store._connection is not None
+    return store._connection._process.pid
 
 
 async def test_ml_dsa_where_the_token_has_none(token: SoftToken) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -99,7 +100,7 @@ async def test_one_that_hangs_is_replaced(home: House, monkeypatch: pytest.Monke
         first, second = pids(workers)
         assert status_in(await ask(port, home.get())) == "GOOD"
         os.kill(first, signal.SIGSTOP)
-        monkeypatch.setattr(workers_module, "_PATIENCE", 0.5)
+        monkeypatch.setattr(workers_module, "_PATIENCE", 3.0)  # enough for the other one
         metrics = await workers.measure()  # what it has to say of itself is left out
         assert sum(metrics.answers.values()) <= 1
         monkeypatch.undo()
@@ -177,6 +178,28 @@ async def test_a_start_that_is_cancelled_leaves_no_process(home: House) -> None:
         await starting
     await until(lambda: ours() == set())
     await workers.stop(1.0)
+
+
+async def test_one_that_is_up_ends_when_the_start_of_the_others_is_cancelled(
+    home: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sockets = await bind_shared("127.0.0.1", 0, 2)
+    workers, started, up = Workers(sockets, lambda: home.setup), Workers._started, asyncio.Event()
+
+    async def one(self: Workers, bound: Sequence[socket.socket]) -> object:
+        if bound is sockets[1]:
+            await asyncio.Event().wait()
+        line = await started(self, bound)
+        asyncio.get_running_loop().call_soon(up.set)
+        return line
+
+    monkeypatch.setattr(Workers, "_started", one)
+    starting = asyncio.create_task(workers.start())
+    await up.wait()
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert ours() == set()
 
 
 async def test_a_stop_in_the_middle_of_a_restart_ends_them_all(home: House) -> None:

@@ -9,15 +9,18 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import AsyncIterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from infra.errors import Rejected, Unavailable
 from pki.algorithms import KeyType, verify
-from pki.signer import pkcs11
+from pki.signer import FileKeys, Keys, Signer, TokenKeys, pkcs11
+from pki.signer.file import FileKeyStore
 from pki.signer.pkcs11 import Pkcs11KeyStore, Pkcs11Signer
 from pki.signer.uri import Pkcs11Uri
+from pki.signer.watch import KeyWatch
 from tests.contract.signer_fixtures import LABEL, PIN, SoftToken
 
 CKF_USER_PIN_FINAL_TRY = 0x00020000
@@ -146,6 +149,147 @@ async def test_another_key_in_the_place_of_the_first(
     os.kill(process_of(store), signal.SIGKILL)
     with pytest.raises(Rejected, match="key-mismatch"):
         await signs_again(by_label)
+
+
+async def checks_again(signer: Pkcs11Signer) -> None:
+    """Its key is found as soon as the back-off lets it look."""
+    for _ in range(6):
+        try:
+            return await signer.check()
+        except Unavailable as error:
+            await asyncio.sleep(error.retry_after)
+    return await signer.check()
+
+
+async def test_check_while_the_token_is_away(token: SoftToken, signer: Pkcs11Signer) -> None:
+    away = token.tokens.rename(token.folder / "away")
+    for _ in range(3):
+        with pytest.raises(Unavailable, match="token-unavailable") as caught:
+            await signer.check()
+        assert 0 < caught.value.retry_after <= 1.0
+    away.rename(token.tokens)
+    await checks_again(signer)
+    await signs(signer)
+
+
+@pytest.mark.parametrize("how", [signal.SIGSEGV, signal.SIGKILL])
+async def test_check_after_the_module_has_crashed(
+    store: Pkcs11KeyStore, signer: Pkcs11Signer, how: signal.Signals
+) -> None:
+    os.kill(process_of(store), signal.SIGSTOP)
+    under_way = asyncio.ensure_future(signer.check())
+    await asyncio.sleep(0)
+    os.kill(process_of(store), how)
+    os.kill(process_of(store), signal.SIGCONT)
+    with pytest.raises(Unavailable, match="token-unavailable"):
+        await under_way
+    await checks_again(signer)
+    await signs(signer)
+
+
+async def test_check_of_another_key_in_the_place_of_the_first(
+    token: SoftToken, store: Pkcs11KeyStore, signer: Pkcs11Signer
+) -> None:
+    by_label = await store.open("pkcs11:object=issuing")
+    for kind in ("privkey", "pubkey"):
+        token.tool("--delete-object", "--type", kind, "--label", "issuing")
+    other = token.store()
+    await other.generate("issuing", KeyType.P_256)
+    await other.close()
+    with pytest.raises(Rejected, match="key-mismatch"):
+        await checks_again(by_label)
+
+
+async def test_check_with_a_pin_that_became_wrong(
+    token: SoftToken, store: Pkcs11KeyStore, signer: Pkcs11Signer
+) -> None:
+    """Looking often must not lock the token: a PIN is tried once."""
+    token.tool("--change-pin", "--new-pin", "another-1")
+    os.kill(process_of(store), signal.SIGKILL)
+    with pytest.raises((Rejected, Unavailable)):
+        await signer.check()
+    for _ in range(20):
+        with pytest.raises(Rejected, match="wrong-pin"):
+            await signer.check()
+    token.tool("--list-objects", pin="another-1")
+
+
+# What health is told
+
+
+async def shows(watch: KeyWatch, failing: dict[str, str]) -> None:
+    for _ in range(1200):
+        if watch.failing == failing:
+            break
+        await asyncio.sleep(0.05)
+    assert watch.failing == failing
+
+
+async def test_the_watch_sees_keys_fail_and_come_back(token: SoftToken, tmp_path: Path) -> None:
+    files = FileKeyStore(tmp_path / "keys", lambda: b"passphrase")
+    store = token.store()
+    signers: dict[str, Signer] = {
+        "log": await files.open(await files.generate("log", KeyType.ED25519)),
+        "issuing": await store.open(await store.generate("issuing", KeyType.P_256)),
+    }
+    watch = KeyWatch(lambda: signers, timedelta(hours=1))
+    assert watch.age is None
+    await watch.look()
+    assert (watch.failing, dict(watch.found)) == ({}, {"log": None, "issuing": None})
+    away = token.tokens.rename(token.folder / "away")
+    await watch.look()
+    assert watch.failing == {"issuing": "token-unavailable"}
+    away.rename(token.tokens)
+    await watch.start()
+    await shows(watch, {})  # it looks again by itself, long before the hour is over
+    del signers["log"]
+    await watch.look()
+    assert set(watch.found) == {"issuing"}
+    await watch.stop()
+    await store.close()
+    await files.close()
+
+
+async def test_the_watch_waits_for_no_token_that_hangs(token: SoftToken) -> None:
+    store = token.store(patience=60.0)
+    signer = await store.open(await store.generate("issuing", KeyType.P_256))
+    watch = KeyWatch(
+        lambda: {"issuing": signer}, timedelta(hours=1), patience=timedelta(milliseconds=50)
+    )
+    os.kill(process_of(store), signal.SIGSTOP)
+    for _ in range(5):
+        await watch.look()
+        assert watch.failing == {"issuing": "token-silent"}
+    # It was asked once, not five times.
+    connection = store._connection
+    assert connection is not None
+    assert len(connection._waiting) == 1
+    os.kill(process_of(store), signal.SIGCONT)
+    while watch.failing:
+        await watch.look()
+    os.kill(process_of(store), signal.SIGSTOP)
+    await watch.look()
+    await watch.stop()
+    await store.close()
+
+
+async def test_the_watch_looks_as_soon_as_a_token_is_lost(token: SoftToken, tmp_path: Path) -> None:
+    keys = Keys(
+        FileKeys(tmp_path, lambda: b"passphrase"),
+        TokenKeys(token.module, Pkcs11Uri(token=LABEL), PIN.encode, environment=token.environment),
+    )
+    signer = await keys.open(await keys.generate("issuing", KeyType.P_256))
+    watch = KeyWatch(lambda: {"issuing": signer}, timedelta(hours=1))
+    keys.when_lost(watch.soon)
+    await watch.start()
+    away = token.tokens.rename(token.folder / "away")
+    with pytest.raises(Unavailable):
+        await signer.sign(b"x")
+    await shows(watch, {"issuing": "token-unavailable"})
+    away.rename(token.tokens)
+    await shows(watch, {})
+    await watch.stop()
+    await keys.close()
 
 
 def set_token_flag(token: SoftToken, flag: int) -> None:

@@ -109,9 +109,9 @@ async def linter() -> AsyncIterator[Linter]:
     await linter.close()
 
 
-def process_of(linter: Linter) -> asyncio.subprocess.Process:
-    assert linter._process is not None
-    return linter._process
+def process_of(linter: Linter) -> subprocess.Popen[bytes]:
+    assert linter._worker._line is not None
+    return linter._worker._line._process
 
 
 # The rulebooks
@@ -202,7 +202,7 @@ async def test_callers_queue_and_each_gets_its_own(linter: Linter) -> None:
 
 async def test_nothing_starts_before_the_first_object() -> None:
     linter = Linter()
-    assert linter._process is None
+    assert linter._worker._line is None
     await linter.close()
 
 
@@ -276,7 +276,7 @@ async def main():
     linter = Linter()
     await linter.certificate(bytes.fromhex(sys.argv[1]))
     assert not any(name.split(".")[0] in ("pkilint", "pyasn1") for name in sys.modules)
-    print(linter._process.pid, flush=True)
+    print(linter._worker._line._process.pid, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 
 asyncio.run(main())

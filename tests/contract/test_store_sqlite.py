@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.errors import Rejected
+from infra.errors import Broken, Rejected, Unavailable
 from infra.store.port import Collection, Event, Index, New
 from infra.store.sqlite import SqliteStore
 
@@ -70,6 +70,33 @@ async def test_the_log_does_not_grow_and_is_gone_at_the_end(store: SqliteStore, 
     assert largest < 80_000_000
     await store.close()
     assert [file.name for file in path.parent.iterdir()] == ["store.db"]
+
+
+async def test_a_copy_is_only_read(store: SqliteStore, path: Path) -> None:
+    for number in range(3):
+        await store.insert(THINGS, f"{number}", {"key": f"{number}"})
+    target = path.parent / "copies" / "copy.db"
+    await store.backup(target)
+    copy = await SqliteStore.open_copy(target, (THINGS,), check=True)
+    try:
+        assert [thing.id async for thing in copy.scan(THINGS)] == ["0", "1", "2"]
+        [found] = await copy.find(THINGS, "by_key", ("1",))
+        for change in (copy.insert(THINGS, "3", {}), copy.replace(THINGS, found, {})):
+            with pytest.raises(Unavailable) as refusal:
+                await change
+            assert refusal.value.code == "storage-read-only"
+        assert [file.name for file in target.parent.iterdir()] == ["copy.db"]
+    finally:
+        await copy.close()
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 5000, b"SQLite format 3\0" + bytes(5000)])
+async def test_what_is_no_copy_is_refused(path: Path, content: bytes) -> None:
+    path.parent.mkdir()
+    path.write_bytes(content)
+    with pytest.raises((Broken, Rejected)) as refusal:
+        await (await SqliteStore.open_copy(path, (THINGS,), check=True)).get(THINGS, "a")
+    assert refusal.value.code in ("storage-corrupt", "storage-foreign", "storage-broken")
 
 
 async def test_a_backup_during_writes_is_a_moment_of_the_whole(

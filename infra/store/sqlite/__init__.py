@@ -1,5 +1,5 @@
 """The document store in one SQLite file: the embedded default."""
 
-from infra.store.sqlite.store import SqliteStore
+from infra.store.sqlite.store import SqliteStore, copy_database
 
-__all__ = ["SqliteStore"]
+__all__ = ["SqliteStore", "copy_database"]

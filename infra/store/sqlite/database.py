@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +24,7 @@ from infra.store.sqlite.schema import (
 _CHECKPOINT_PAGES: Final = 16_000
 _LOG_LIMIT: Final = 96 * 1024 * 1024  # octets; a log that outgrew this is cut back
 _BACKFILL_PAGE: Final = 1000
+_STEPS: Final = 100_000  # of SQLite's machine, between two looks at whether to stop
 
 
 @contextlib.contextmanager
@@ -109,14 +110,54 @@ def close_writer(connection: sqlite3.Connection) -> None:
         connection.close()
 
 
-def back_up(source: Path, target: Path, busy_timeout: float) -> None:
-    """Write the database as it stands to ``target``, which appears whole or not at all."""
+def open_copy(path: Path, *, check: bool = False) -> sqlite3.Connection:
+    """A connection to a copy that ``back_up`` made and nobody writes to, wherever it has been.
+
+    ``check``: look through all of it. Errors: ``storage-corrupt``, ``storage-foreign``,
+    ``storage-too-new``.
+    """
+    with translated(path):
+        # Not even a lock: the copy may lie where nothing can be written.
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode=ro&immutable=1",
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        try:
+            # What SQLite advises for files from elsewhere (sqlite.org/security.html).
+            connection.execute("PRAGMA trusted_schema = OFF")
+            connection.execute("PRAGMA cell_size_check = ON")
+            connection.execute("PRAGMA mmap_size = 0")
+            connection.execute("PRAGMA query_only = ON")
+            _recognise(connection, path)
+            if check:
+                (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+                if found != "ok":
+                    raise corrupt(path, str(found))
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def back_up(
+    source: Path,
+    target: Path,
+    busy_timeout: float,
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Write the database as it stands to ``target``, which appears whole or not at all.
+
+    ``stop``: asked from time to time whether to give up.
+    """
     with translated(target):
         if target.exists():
             raise Rejected("backup-exists", f"{target} is there already; choose another name")
         make_file(target.parent / f"{target.name}.part")
     part = target.parent / f"{target.name}.part"
     reader = open_reader(source, busy_timeout)
+    reader.set_progress_handler(stop, _STEPS)
     try:
         with translated(target):
             os.truncate(part, 0)

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from itertools import count
 from pathlib import Path
+from threading import Event as Flag
 from typing import Any, Final
 
 import msgspec
@@ -22,8 +23,15 @@ from infra.store.port import (
     Replacement,
     Stored,
 )
-from infra.store.sqlite.database import back_up, close_writer, open_reader, open_writer, translated
-from infra.store.sqlite.errors import corrupt, unavailable
+from infra.store.sqlite.database import (
+    back_up,
+    close_writer,
+    open_copy,
+    open_reader,
+    open_writer,
+    translated,
+)
+from infra.store.sqlite.errors import corrupt, read_only, unavailable
 from infra.store.sqlite.schema import (
     ACKNOWLEDGE,
     FORGET,
@@ -58,7 +66,7 @@ class SqliteStore:
         path: Path,
         tables: Sequence[Table],
         batch: Batch,
-        connections: tuple[sqlite3.Connection, sqlite3.Connection],
+        connections: tuple[sqlite3.Connection | None, sqlite3.Connection],
         busy_timeout: float,
     ) -> None:
         writer, self._reader = connections
@@ -66,7 +74,7 @@ class SqliteStore:
         self._busy_timeout = busy_timeout
         self._tables = {table.collection.name: table for table in tables}
         self._batch = batch
-        self._writer = Writer(writer, batch, path)
+        self._writer = None if writer is None else Writer(writer, batch, path)
         self._numbers = count(1)
         self._turns = asyncio.Semaphore(_BACKLOG)
         self._closed = False
@@ -91,6 +99,20 @@ class SqliteStore:
             close_writer(writer)
             raise
         return cls(path, tables, batch, (writer, reader), busy_timeout)
+
+    @classmethod
+    async def open_copy(
+        cls, path: Path, collections: Sequence[Collection], *, check: bool = False
+    ) -> SqliteStore:
+        """A copy that ``backup`` made, wherever it has been since, to be read only: nothing is
+        written, not even beside it. ``check``: look through all of it first.
+
+        Errors: ``storage-corrupt``, ``storage-foreign``, ``storage-too-new``; of every change
+        ``storage-read-only``; ``storage-broken`` where it has no such collection.
+        """
+        tables = [Table(collection, n) for n, collection in enumerate(collections)]
+        reader = await asyncio.to_thread(open_copy, path, check=check)
+        return cls(path, tables, Batch(tables), (None, reader), 0.0)
 
     async def insert(
         self, collection: Collection, id: str, body: Document, events: Sequence[Event] = ()
@@ -259,13 +281,14 @@ class SqliteStore:
         Errors: ``backup-exists``; the port's, about the target.
         """
         self._check_open()
-        await asyncio.to_thread(back_up, self._path, path, self._busy_timeout)
+        await copy_database(self._path, path, busy_timeout=self._busy_timeout)
 
     async def close(self) -> None:
         if not self._closed:
             self._closed = True
             self._reader.close()
-        await self._writer.stop()
+        if self._writer is not None:
+            await self._writer.stop()
 
     def _table(self, collection: Collection) -> Table:
         table = self._tables.get(collection.name)
@@ -303,6 +326,8 @@ class SqliteStore:
         await self._turns.acquire()
         try:
             self._check_open()
+            if self._writer is None:
+                raise read_only(self._path)
             self._writer.submit(units)
             await change.waiter
         finally:
@@ -326,3 +351,19 @@ class SqliteStore:
             return decode(body)
         except (msgspec.DecodeError, RecursionError) as error:
             raise corrupt(self._path, f"a document in it: {error}") from error
+
+
+async def copy_database(source: Path, target: Path, *, busy_timeout: float = 5.0) -> None:
+    """What ``SqliteStore.backup`` does, of a database that need not be open here."""
+    stop = Flag()
+    copying = asyncio.ensure_future(
+        asyncio.to_thread(back_up, source, target, busy_timeout, stop.is_set)
+    )
+    try:
+        await asyncio.shield(copying)
+    except asyncio.CancelledError:
+        # A thread cannot be cancelled, and the process would wait for it when it ends.
+        stop.set()
+        await asyncio.wait([copying])
+        copying.exception()
+        raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import click
 from cli import certificate, files
 from cli.command import Group, Session
 from cli.output import BAD, GOOD, NEGATIVE, Answer, Fields, Line, Verbatim
-from infra.errors import Broken, Rejected
+from infra.errors import Broken, Failure, Rejected, Unavailable
 
 MAX_KEPT = 1024 * 1024
 """Octets of a file with checkpoints or a key."""
@@ -45,10 +45,11 @@ def log() -> None:
 )
 @click.pass_obj
 async def verify(session: Session, checkpoints: tuple[Path, ...], log_key: Path | None) -> Answer:
-    """Replay the whole log against its checkpoints, and name the first altered entry.
+    """Replay the whole log against its checkpoints, and compare each certificate with it.
 
-    Whoever can write the state folder can rewrite all of it: only a checkpoint and the key that
-    you kept elsewhere tell. Exit code 1: the log was altered.
+    Names the first altered entry, and certificates whose status or octets are not what the log
+    says. Whoever can write the home folder can rewrite all of it: only a checkpoint and the key
+    that you kept elsewhere tell. Exit code 1: the log or the ledger was altered.
 
     \b
     Example:
@@ -70,11 +71,14 @@ async def verify(session: Session, checkpoints: tuple[Path, ...], log_key: Path 
         if name != "ok" and isinstance(value, str | int)
     ]
     if report["ok"]:
-        return Answer(report, (Line("The log is unaltered.", GOOD), Fields(tuple(shown))))
+        whole = Line("The log is unaltered, and the ledger is as it says.", GOOD)
+        return Answer(report, (whole, Fields(tuple(shown))))
     found = tuple(
         Line(f"  {finding['code']}: {finding['detail']}", BAD) for finding in report["findings"]
     )
-    verdict = Line("The log was ALTERED.", BAD)
+    in_ledger = all(finding.get("certificate") for finding in report["findings"])
+    altered = "The ledger was ALTERED: it is not as the log says." if in_ledger else None
+    verdict = Line(altered or "The log was ALTERED.", BAD)
     return Answer(report, (verdict, *found, Fields(tuple(shown))), NEGATIVE)
 
 
@@ -85,7 +89,7 @@ async def _replayed(
     progress: Callable[[int, int], None],
 ) -> dict[str, Any]:
     """The report of the running instance, or of a replay of our own: an altered log keeps an
-    instance from starting."""
+    instance from starting, and what it finishes when it starts is not to be hidden."""
     from cli.instance import answers, reachable
     from infra.state import ADMIN_SOCKET
 
@@ -108,9 +112,16 @@ async def _replayed(
                 found: dict[str, Any] = line["report"]
                 return found
             if "done" not in line:
-                raise Broken(str(line.get("code", "bad-reply")), str(line.get("detail", "")))
+                raise _ended(line)
             progress(line["done"], line["total"])
     raise Broken("bad-reply", "the instance stopped before its report")
+
+
+def _ended(line: Mapping[str, Any]) -> Failure:
+    """Why the instance has no report, as HTTP would have said it."""
+    kinds: dict[object, type[Failure]] = {400: Rejected, 503: Unavailable}
+    kind = kinds.get(line.get("status"), Broken)
+    return kind(str(line.get("code", "bad-reply")), str(line.get("detail", "")))
 
 
 @log.command("prove")

@@ -24,16 +24,17 @@ from cli.keys import open_keys
 from cli.responders import RESPONDERS, Responders
 from cli.validation import TABLE, Apart, responder_id
 from cli.validation_api import private_app
-from cli.validation_source import Statuses, feed_key_of, origin_of
+from cli.validation_source import RESTORED, TO_DO, Statuses, feed_key_of, origin_of
 from conf.schema import Settings
 from infra.clock import Clock, SystemClock
 from infra.errors import Failure, Rejected
-from infra.http.app import bind_shared, serve_app
-from infra.state import owned
+from infra.http.app import bind_shared, serve_app, serve_unix
+from infra.state import ADMIN_SOCKET, check_folder, owned
 from ocsp.crl_source import CrlSource
 from ocsp.delegate import Delegate
 from ocsp.follower import Follower, Origin
-from pki.signer import Keys
+from pki.signer import Keys, Signer
+from pki.signer.watch import KeyWatch
 
 RENEW: Final = 3600.0
 """Seconds between looks at the certificates of the responders."""
@@ -66,6 +67,8 @@ class ValidationAuthority:
         self.apart: Apart | None = None
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when following has ended, with why."""
+        self.since = self.clock.now()
+        self.key_watch = KeyWatch(self.signers, settings.keys.check_interval)
         self._keys = keys
         self._say = say
         self._statuses = Statuses(settings.home / TABLE)
@@ -74,11 +77,16 @@ class ValidationAuthority:
         self._tasks: list[asyncio.Task[None]] = []
         self._fetching: list[asyncio.Task[None]] = []
         self._foreign: list[foreign.Foreign] = []
+        self._following: asyncio.Task[None] | None = None
         self._responders: Responders | None = None
         self._feed: tuple[Origin, bytes] | None = None
         if settings.feed.url:
             self._feed = origin_of(settings), feed_key_of(settings)
             self._responders = Responders(settings, keys, self._feed[0], self.clock)
+
+    def signers(self) -> dict[str, Signer]:
+        """Every key that answers are signed with, by its label."""
+        return {foreign.key_of(name): one.signer for name, one in self.delegates.items()}
 
     async def start(self) -> None:
         """Follow the feed, and wait until all is known and somebody signs for it.
@@ -107,8 +115,15 @@ class ValidationAuthority:
         self._statuses.close()
 
     async def reload(self) -> None:
-        """Take in which CAs were added, certified and removed, and replace every process."""
+        """Take in which CAs were added, certified and removed, and whether the operator accepts a
+        CA that was restored, and replace every process."""
         async with self._changing:
+            await self._stop_fetching()
+            if self._statuses.accepted:
+                # The next follower begins where the table does.
+                self._statuses.accept()
+                if self._following is not None:
+                    self._following.cancel()
             await self._take_foreign()
             if self.apart is not None:
                 self.apart.only(list(self.delegates.values()))
@@ -145,27 +160,40 @@ class ValidationAuthority:
                     self.clock,
                     on_authorities=lambda issuers: self._appeared.set(),
                 )
+                self._following = asyncio.create_task(self.follower.run())
                 try:
-                    await self.follower.run()
+                    await self._following
                 except Rejected as rejected:
                     if rejected.code != "feed-ahead":
                         raise
-                    await self._begin_anew(rejected)
+                    await self._begin_again(rejected)
+                except asyncio.CancelledError:
+                    own = asyncio.current_task()
+                    if own is None or own.cancelling():
+                        raise
         except Exception as error:
             self.ended.set_exception(error)
 
-    async def _begin_anew(self, why: Rejected) -> None:
-        """The feed knows less than the table: what the table holds never happened."""
+    @property
+    def retaining(self) -> bool:
+        """Whether revocations are kept that the CA, which was restored, need not know of."""
+        return self._statuses.retaining
+
+    async def _begin_again(self, why: Rejected) -> None:
+        """The feed knows less than the table, or somebody in between says so: it is followed from
+        its beginning, and nothing that is revoked becomes good by that."""
         if not self._statuses.applied:
             # There is nothing of which it could know less: this is no word of the CA's.
             _log.error("the status feed makes no sense: %s", why)
             await asyncio.sleep(_PATIENCE)
             return
-        _log.error("the status table is begun anew: %s", why)
-        async with self._changing:
-            await self._stop_fetching()
-            self._statuses.anew()
-            self._start_fetching()
+        _log.error("%s: %s (%s)", RESTORED, TO_DO, why)
+        try:
+            self._statuses.retain(why.detail)
+        except (Failure, OSError) as error:
+            # Without the mark, what is revoked here would not stay so: nothing is followed.
+            _log.error("that cannot be written down: %s", error)
+            await asyncio.sleep(_PATIENCE)
 
     async def _keep_certified(self) -> None:
         while True:
@@ -258,11 +286,18 @@ async def validating(
         stack.push_async_callback(authority.stop)
         private = await serve_app(private_app(authority), http.app_host, http.app_port, tls=tls)
         stack.push_async_callback(private.stop)
+        (home / ADMIN_SOCKET).parent.mkdir(mode=0o700, exist_ok=True)
+        check_folder((home / ADMIN_SOCKET).parent)
+        own = await serve_unix(private_app(authority, owner=True), home / ADMIN_SOCKET)
+        stack.push_async_callback(own.stop)
         host, count = http.validation_host, settings.ocsp.workers or os.cpu_count() or 1
         # Before anything is waited for: a port that is taken shows at once.
         sockets = await bind_shared(host, http.validation_port, count, limits(settings))
         stack.callback(_close, sockets)
         await authority.start()
+        keys.when_lost(authority.key_watch.soon)
+        await authority.key_watch.start()
+        stack.push_async_callback(authority.key_watch.stop)
         authority.apart = await Apart.start(
             settings,
             list(authority.delegates.values()),

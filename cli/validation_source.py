@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -20,6 +20,7 @@ from cli import files, foreign
 from conf.schema import Settings
 from infra.errors import Rejected
 from infra.secrets import Secret
+from infra.state import sync_folder, unusable
 from ocsp.follower import Origin
 from ocsp.table import TableWriter
 from pki.status import Good, Revoked
@@ -27,15 +28,65 @@ from pki.status import Good, Revoked
 _MARK: Final = "feed"
 """Of which feed the table beside it is: the SHA-256 of that one's key."""
 
+_RETAINED: Final = "retained"
+"""There, beside the table, while revocations are kept that the feed need not know of."""
+
+_ACCEPTED: Final = "accepted"
+"""What that becomes when the operator says that the feed is right."""
+
+RESTORED: Final = "feed-restored"
+TO_DO: Final = (
+    "the CA knows less than before: it was restored from a backup. What was revoked stays revoked "
+    "here; revoke at the CA what it has lost (the service's log names some), then run `digitalid "
+    "ocsp accept-restored` here, and send SIGHUP"
+)
+
 _log = logging.getLogger(__name__)
 
 
 class Statuses:
-    """The status table, for those who write it; it can be begun anew under them."""
+    """The status table, for those who write it; it can be begun anew under them.
+
+    ``retaining``: whether what is revoked stays so, whatever the feed says. The CA was restored
+    from a backup then, and may have lost revocations; a certificate that was released since stays
+    on hold, too. Only the operator ends it: nobody can tell from the feed what was lost, and a word
+    that it was restored is not signed.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._table = TableWriter.open(path)
+        self.accept()
+        self.retaining = self._beside(_RETAINED).exists()
+
+    def retain(self, why: str) -> None:
+        """Let the feed fill the table from its beginning, over what is in it. Errors:
+        ``cannot-write``, ``storage-full``, ``OSError``."""
+        # The mark first: whatever comes between is done again.
+        files.write(self._beside(_RETAINED), f"{why}\n".encode(), force=True)
+        sync_folder(self._path.parent)
+        self.retaining = True
+        self.applied = 0
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the operator has said that the feed is right."""
+        return self._beside(_ACCEPTED).exists()
+
+    def accept(self) -> None:
+        """Begin anew if the operator has said so."""
+        if not self.accepted:
+            return
+        if self._beside(_RETAINED).exists():
+            _log.error("the CA was restored once more since that was accepted: say it again")
+        else:
+            _log.warning("the status table is begun anew, as was said here")
+            self.anew()
+            self.retaining = False
+        self._beside(_ACCEPTED).unlink()
+
+    def _beside(self, name: str) -> Path:
+        return self._path.with_name(name)
 
     def anew(self) -> None:
         """Begin with an empty table; readers turn to it. Errors: those of ``TableWriter.open``."""
@@ -49,9 +100,11 @@ class Statuses:
         known = files.read(mark).decode(errors="replace").strip() if mark.exists() else ""
         if known == feed:
             return
-        if self.applied:
+        if self.applied or self.retaining:
             _log.warning("the status table is begun anew: the feed has another key")
             self.anew()
+        self._beside(_RETAINED).unlink(missing_ok=True)
+        self.retaining = False
         files.write(mark, f"{feed}\n".encode(), force=True)
 
     @property
@@ -69,13 +122,49 @@ class Statuses:
         self._table.issuer(name, complete=complete)
 
     def put_many(self, issuer: str, statuses: Iterable[tuple[int, Good | Revoked]], /) -> None:
+        if self.retaining and not issuer.startswith(foreign.PREFIX):
+            statuses = self._but_for_retained(issuer, statuses)
         self._table.put_many(issuer, statuses)
+
+    def _but_for_retained(
+        self, issuer: str, statuses: Iterable[tuple[int, Good | Revoked]]
+    ) -> Iterator[tuple[int, Good | Revoked]]:
+        for serial, status in statuses:
+            known = self._table.status(issuer, serial)
+            if isinstance(known, Revoked) and (
+                isinstance(status, Good) or (status.on_hold and not known.on_hold)
+            ):
+                _log.warning(
+                    "certificate %x of %s stays revoked (%s): the CA that was restored says less",
+                    serial,
+                    issuer,
+                    known.reason.name,
+                )
+            else:
+                yield serial, status
 
     def set_horizon(self, issuer: str, known_at: datetime, until: datetime | None, /) -> None:
         self._table.set_horizon(issuer, known_at, until)
 
     def close(self) -> None:
         self._table.close()
+
+
+def accept_restored(folder: Path) -> None:
+    """Say that a CA that was restored is right, to the validation authority whose table is in this
+    folder: at its next start, or when it is told to look, it begins with an empty table.
+    Errors: ``nothing-retained``, ``state-unusable``."""
+    try:
+        (folder / _RETAINED).rename(folder / _ACCEPTED)
+        sync_folder(folder)
+    except FileNotFoundError as error:
+        raise Rejected(
+            "nothing-retained",
+            "nothing is kept here that the CA need not know: it was not restored, or that was "
+            "accepted already",
+        ) from error
+    except OSError as error:
+        raise unusable(folder, error) from error
 
 
 def origin_of(settings: Settings) -> Origin:

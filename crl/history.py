@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -85,6 +86,8 @@ class Publication:
             raise _missing(self.path) from error
 
 
+_NUMBER: Final = re.compile(r"[1-9][0-9]{0,48}")  # RFC 5280 §5.2.3: at most 20 octets
+
 END_OF_TIME: Final = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)  # RFC 5280 §4.1.2.5
 
 
@@ -93,7 +96,7 @@ class History:
 
     def __init__(self, store: Store, folder: Path, scope: str) -> None:
         self._store = store
-        self._folder = folder / scope
+        self.folder = self._folder = folder / scope
         self._scope = scope
 
     def prepare(self) -> None:
@@ -144,6 +147,11 @@ class History:
         if sha256 is not None and hashlib.sha256(octets).digest() != sha256:
             raise Damaged(f"the layout of CRL {number} of {self._scope} was altered")
         return parse_layout(octets, self._scope, number)
+
+    def newest_file(self) -> int:
+        """The greatest number of a CRL in the folder, whatever the store says; 0 for none."""
+        names = [path.stem for path in self._folder.glob("*.crl")]
+        return max((int(name) for name in names if _NUMBER.fullmatch(name)), default=0)
 
     def discard(self, number: int) -> None:
         """Remove the files of a CRL that is not wanted any more."""

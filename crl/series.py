@@ -37,6 +37,7 @@ from crl.head import CRL_HEADS, Head, Turn, current_head, milliseconds
 from crl.history import CRL_RECORDS, History, Kind, Publication, State, integer
 from crl.imported import reach
 from crl.making import Draft, Maker, intent_of, on_disk
+from crl.newer import newer_than
 from crl.scope import Scope
 from crl.surroundings import Surroundings
 from crl.terms import CLOCK_TOLERANCE, Terms, times
@@ -74,11 +75,17 @@ class Series:
         self._lock = asyncio.Lock()
         self._current: dict[Kind, Publication] = {}
         self._last: dict[Kind, Publication] = {}  # the same, though its file be lost
+        self._newer = 0  # of a CRL that the ledger does not know
 
     @property
     def name(self) -> str:
         """The name of the scope."""
         return self.scope.name
+
+    @property
+    def newer(self) -> int:
+        """The number of a newer CRL that this ledger does not know (``crl.newer``); 0 for none."""
+        return self._newer
 
     async def recover(self) -> list[int]:
         """Take up what an earlier run left; call it once, before anything else.
@@ -89,7 +96,9 @@ class Series:
         async with self._lock:
             try:
                 async with self._turn() as turn:
-                    return await self._settle(turn)
+                    void = await self._settle(turn)
+                    self._newer = await newer_than(turn.head, self.history)
+                    return void
             except Unavailable as error:
                 if error.code != "crl-signer-elsewhere":
                     raise
@@ -101,8 +110,10 @@ class Series:
         await self._look(await current_head(self._around.store, self.name))
 
     def current(self, kind: Kind = Kind.full) -> Publication:
-        """The CRL to serve. Errors: ``Unavailable("no-crl-yet")``."""
+        """The CRL to serve. Errors: ``no-delta-crls``, ``Unavailable("no-crl-yet")``."""
         found = self._current.get(kind)
+        if found is None and kind is Kind.delta and self.scope.delta_url is None:
+            raise Rejected("no-delta-crls", f"{self.name} has no delta CRLs; ask for the full one")
         if found is None:
             raise Unavailable(
                 "no-crl-yet", f"{self.name} has no {kind} CRL yet; try again", retry_after=5
@@ -352,6 +363,8 @@ class Series:
         self._around.checkpoint("published")
         await self.history.become(stored, State.published)
         self._current[crl.kind] = self._last[crl.kind] = crl
+        if crl.number > self._newer:
+            self._newer = 0
         return crl
 
     async def _void(self, stored: Stored, why: str) -> int:

@@ -5,8 +5,10 @@ it is kept is Date and max-age, so it is put together once a second at most.
 
 Invariants:
 
-- at most ``capacity`` answers are kept, each under at most ``_TARGETS`` paths of bounded length:
-  whoever asks in many ways pushes the oldest answers out, no more;
+- at most ``capacity`` answers are kept, ``VARIANTS`` about one certificate, each under at most
+  ``_TARGETS`` paths of bounded length: whoever asks in many ways pushes the oldest answers out, no
+  more, and a change of status never has many to drop;
+- of answers that were dropped, few are still in memory;
 - an answer is handed out only before ``end``, which lies before its nextUpdate.
 """
 
@@ -20,7 +22,14 @@ from typing import Final
 
 from ocsp.responder import Freshness
 
+VARIANTS: Final = 32
+"""Answers that are kept about one certificate: the requests of honest clients differ in the hash of
+the issuer and in few extensions."""
+
 _TARGETS: Final = 4
+_SPARE: Final = 1024
+"""Places in the queue that dropped answers may hold, beyond an eighth of the others."""
+
 _LONGEST_TARGET: Final = 2100
 """Octets of a path: those of the longest request that is kept, each percent-encoded."""
 
@@ -113,7 +122,7 @@ class AnswerCache:
         self._capacity = capacity
         self.targets: dict[bytes, Kept] = {}
         self.requests: dict[bytes, Kept] = {}
-        self._keys: dict[int, list[Kept]] = {}
+        self._keys: dict[int, dict[Kept, None]] = {}  # in the order in which they were kept
         self._order: list[tuple[float, int, Kept]] = []  # a heap: the next to be refreshed first
         self._number = 0
 
@@ -127,8 +136,11 @@ class AnswerCache:
             self._replace(before, kept)
         elif len(self.requests) >= self._capacity:
             self._push_out()
+        about = self._keys.get(kept.key)
+        if about is not None and len(about) >= VARIANTS:
+            self._drop(next(iter(about)))
         self.requests[kept.request] = kept
-        self._keys.setdefault(kept.key, []).append(kept)
+        self._keys.setdefault(kept.key, {})[kept] = None
         self._queue(kept, kept.refresh_at)
 
     def alias(self, target: bytes, kept: Kept) -> None:
@@ -144,7 +156,7 @@ class AnswerCache:
 
     def forget(self, key: int) -> None:
         """Drop what is kept about a certificate."""
-        for kept in self._keys.get(key, ())[:]:
+        for kept in tuple(self._keys.get(key, ())):
             self._drop(kept)
 
     def clear(self) -> None:
@@ -191,6 +203,9 @@ class AnswerCache:
             self.alias(target, kept)
 
     def _queue(self, kept: Kept, at: float) -> None:
+        if len(self._order) > len(self.requests) * 9 // 8 + _SPARE:
+            self._order = [one for one in self._order if not one[2].dropped]
+            heapq.heapify(self._order)
         self._number += 1
         heapq.heappush(self._order, (at, self._number, kept))
 
@@ -208,7 +223,7 @@ class AnswerCache:
         if self.requests.get(kept.request) is kept:
             del self.requests[kept.request]
         others = self._keys[kept.key]
-        others.remove(kept)
+        del others[kept]
         if not others:
             del self._keys[kept.key]
 

@@ -19,6 +19,7 @@ import msgspec
 from aiohttp import web
 
 from infra.errors import Failure, Rejected, Unavailable
+from infra.http.body import decode
 from infra.http.limits import LIMITS, read_body
 from infra.http.problems import Statuses
 from ocsp.feed import (
@@ -262,7 +263,7 @@ class ResponderCertifier(Protocol):
     """Gives OCSP responders their certificates (``pki.hierarchy.Hierarchy``)."""
 
     async def certify_responder(
-        self, name: str, request: bytes, *, by: str, renew_before: timedelta
+        self, name: str, request: bytes, *, by: str, lifetime: timedelta
     ) -> Record: ...
 
 
@@ -272,21 +273,16 @@ class ResponderBody(msgspec.Struct, forbid_unknown_fields=True):
     csr: str
 
 
-def responder_route(certifier: ResponderCertifier, renew_before: timedelta) -> web.RouteDef:
+def responder_route(certifier: ResponderCertifier, lifetime: timedelta) -> web.RouteDef:
     """``POST /authorities/CA/responder``: a certificate for the key of a follower's responder.
 
-    ``renew_before``: how long it still has to be valid, else there is a new one.
+    ``lifetime``: of the certificate; there is a new one in its last third.
     """
 
     async def certify(request: web.Request) -> web.Response:
-        try:
-            body = msgspec.json.decode(await read_body(request, _MAX_BODY), type=ResponderBody)
-        except msgspec.MsgspecError as error:
-            raise Rejected("bad-body", f'the body is to be {{"csr": PEM}}: {error}') from error
+        body = decode(await read_body(request, _MAX_BODY), ResponderBody)
         ca, who = request.match_info["ca"], str(request["who"])
-        record = await certifier.certify_responder(
-            ca, body.csr.encode(), by=who, renew_before=renew_before
-        )
+        record = await certifier.certify_responder(ca, body.csr.encode(), by=who, lifetime=lifetime)
         _log.info("%s has the OCSP responder certificate %x of %s", who, record.serial, ca)
         pem = encode_pem("CERTIFICATE", record.certificate).decode()
         return web.json_response({"certificate": pem})

@@ -183,8 +183,9 @@ class Follower:
     async def run(self) -> None:
         """Follow until cancelled, connecting again whenever the feed is cut.
 
-        Errors: ``feed-ahead`` when the feed knows less than this follower, which then has to start
-        anew with an empty sink.
+        Errors: ``feed-ahead`` when the feed, or whoever answers in its place, says that it knows
+        less than this follower, which then has to begin again at 0; what to make of what the sink
+        knows is its owner's to decide.
         """
         tries = 0
         while True:
@@ -297,7 +298,7 @@ async def enrol(
         )
         if certificate.public_key_info != parse_request(request).public_key_info:
             raise Rejected("other-key", "it is for another key")
-    except (msgspec.MsgspecError, Rejected) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, Rejected) as error:
         raise Rejected(
             "feed-bad-certificate",
             f"what CA {issuer.name} sent is no certificate of its for this key: {error}",
@@ -345,9 +346,14 @@ async def _limited(response: aiohttp.ClientResponse) -> bytes:
 async def _refusal(response: aiohttp.ClientResponse) -> Failure:
     """What an answer other than the expected one stands for (RFC 9457)."""
     problem = _Problem("feed-refused", f"it answered {response.status}, and no feed")
-    with suppress(msgspec.MsgspecError):
+    with suppress(msgspec.MsgspecError, UnicodeDecodeError):
         problem = msgspec.json.decode(await _limited(response), type=_Problem)
     detail = f"the CA's instance: {problem.detail}"
+    if response.status == 401:
+        detail = (
+            "the CA's instance does not know this follower's token: it was withdrawn or is "
+            "another; `digitalid ocsp follower add` there makes one, for feed.token here"
+        )
     if response.status in (429, 500, 502, 503, 504):
         return Unavailable(problem.code, detail)
     return Rejected(problem.code, detail)

@@ -15,6 +15,9 @@ class Changes(Protocol):
 
     async def changed(self, after: int, *, limit: int = ...) -> list[Record]: ...
 
+    async def sequence(self) -> int:
+        """The number of the newest change."""
+
     def follow(self, listener: Callable[[Record], None], /) -> None:
         """Call ``listener`` with each change, before whoever asked for it hears of it."""
 
@@ -29,6 +32,11 @@ class FromLedger:
     def __init__(self, ledger: Changes, table: TableWriter) -> None:
         self._ledger = ledger
         self._table = table
+
+    async def is_ahead(self) -> bool:
+        """Whether the table holds what this ledger does not know: it is a copy from before, and
+        the table is to be begun anew."""
+        return self._table.newest > await self._ledger.sequence()
 
     async def start(self) -> None:
         """Write down what the ledger has beyond the table, and from now on each change."""
@@ -50,6 +58,8 @@ class FromLedger:
 
     def _put(self, record: Record) -> None:
         if record.state is State.issued:
+            # First, so that whatever is in the table is known of by its number (``Table.newest``).
+            self._table.reach(record.sequence)
             status = record.status
             if not isinstance(status, Unknown):
                 self._table.put(record.ca, record.serial, status)

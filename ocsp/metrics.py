@@ -18,7 +18,7 @@ class OcspMetrics:
     were kept already; ``signed``: made on demand; ``refreshed``: made ahead of time; ``signing``:
     how many took how long (``BUCKETS``); ``signing_seconds``: their sum; ``kept``: answers in the
     cache; ``oldest``: age in seconds of the oldest of them; ``lag``: seconds since the statuses
-    were surely right.
+    were surely right; ``connections``: open now; ``turned_away``: those that were too many.
     """
 
     answers: dict[str, int] = field(default_factory=dict)
@@ -33,6 +33,7 @@ class OcspMetrics:
     oldest: float = 0.0
     lag: float = 0.0
     connections: int = 0
+    turned_away: int = 0
 
     def answer(self, *statuses: str) -> None:
         """Count an answer that tells of these."""
@@ -63,6 +64,7 @@ class OcspMetrics:
             max(self.oldest, other.oldest),
             max(self.lag, other.lag),
             self.connections + other.connections,
+            self.turned_away + other.turned_away,
         )
 
 

@@ -28,6 +28,7 @@ from ocsp.table.layout import (
     LIVE,
     MAX_ISSUERS,
     MAX_NAME,
+    NEWEST_AT,
     NO_DATE,
     PAGE,
     REVOCATION_WORDS,
@@ -47,7 +48,7 @@ from ocsp.table.layout import (
 )
 from ocsp.table.reader import TableReader
 from ocsp.table.takeover import begin, boot_id, create, end_live, locked, retiring, standing
-from pki.status import Good, Revoked
+from pki.status import CertStatus, Good, Revoked
 
 ROOM: Final = 64 << 30
 SLOTS: Final = 4096
@@ -191,6 +192,20 @@ class TableWriter:
     @applied.setter
     def applied(self, sequence: int) -> None:
         self._table.words[APPLIED_AT] = sequence
+
+    @property
+    def newest(self) -> int:
+        """The highest sequence number of which anything may be in the table."""
+        return max(self._table.words[NEWEST_AT], self.applied)
+
+    def reach(self, sequence: int) -> None:
+        """Say that a change of this number is about to be put. Not all before it need be here."""
+        if sequence > self._table.words[NEWEST_AT]:
+            self._table.words[NEWEST_AT] = sequence
+
+    def status(self, issuer: str, serial: int) -> CertStatus:
+        """The status in the table. Errors: ``status-source-empty``."""
+        return self._table.status(issuer, serial)
 
     def sync(self) -> None:
         """Write to the disk what has changed, so that closing takes less time.

@@ -7,6 +7,7 @@ leaf.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from hashlib import sha256
 from typing import Final, NamedTuple
@@ -54,6 +55,7 @@ MAX_FINDINGS: Final = 100
 PROGRESS_EVERY: Final = 32  # blocks
 
 Progress = Callable[[int, int], None]
+Read = Callable[[int, bytes], None]
 
 
 class _Block(NamedTuple):
@@ -78,19 +80,21 @@ async def verify_log(
     keys: Sequence[VerifierKey],
     trusted: Sequence[bytes] = (),
     progress: Progress | None = None,
+    read: Read | None = None,
 ) -> Report:
     """Replay the log in ``store`` and report whatever is not as it was written.
 
     ``keys``: every key that has signed checkpoints of this log; ``trusted``: checkpoints kept
     elsewhere, which show what was cut off after them or signed anew; ``progress``: called with
-    leaves done and in all. Errors: ``Rejected`` with ``bad-note``, ``bad-note-signature``,
+    leaves done and in all; ``read``: called with the index and octets of each leaf that is there,
+    in order. Errors: ``Rejected`` with ``bad-note``, ``bad-note-signature``,
     ``bad-checkpoint`` when a trusted checkpoint is none of this log; those of the store.
     """
     anchors = [open_checkpoint(note, keys) for note in trusted]
     if any(anchor.origin != origin for anchor in anchors):
         raise Rejected("bad-checkpoint", f"a trusted checkpoint is not one of {origin}")
     replay = _Replay(store, origin, keys, sorted(anchors, key=lambda anchor: anchor.size))
-    return await replay.run(progress or (lambda done, total: None))
+    return await replay.run(progress or (lambda done, total: None), read)
 
 
 class _Replay:
@@ -112,7 +116,7 @@ class _Replay:
         self._heads = signed_heads(store, origin, keys, self._find)
         self._head: Checkpoint | None = None
 
-    async def run(self, progress: Progress) -> Report:
+    async def run(self, progress: Progress, read: Read | None) -> Report:
         total = await self._bound()
         await self._advance()
         size, root = 0, EMPTY_ROOT
@@ -120,6 +124,9 @@ class _Replay:
         async for block in self._stream(total):
             number = block.number
             hashes = await self._block(block, total)
+            if read is not None:
+                _read(block, read)
+                await asyncio.sleep(0)
             await self._check_heads(number * WIDTH, hashes)
             size = number * WIDTH + len(hashes)
             if len(hashes) == WIDTH:
@@ -347,7 +354,8 @@ class _Replay:
             if width:
                 known.append(before * WIDTH + width)
         end = max(known, default=0)
-        if end > size:
+        # A leaf that is there now was appended since the last one was read.
+        if end > size and await self._store.get(LEAVES, record_id(end - 1)) is None:
             self._find(
                 LEAF_MISSING, f"leaves {size} to {end - 1} were there once, and are gone", size, end
             )
@@ -373,6 +381,12 @@ class _Replay:
             end = start + 1
         if len(self._findings) < MAX_FINDINGS:
             self._findings.append(Finding(code, detail, start, end))
+
+
+def _read(block: _Block, read: Read) -> None:
+    for index, body in enumerate(block.documents, block.number * WIDTH):
+        if body is not None and isinstance(leaf := body.get("leaf"), bytes):
+            read(index, leaf)
 
 
 def _parsed(body: Document) -> LeafRecord | None:

@@ -25,6 +25,14 @@ TILE_MISSING: Final = "tile-missing"
 CHECKPOINT_ALTERED: Final = "checkpoint-altered"
 CHECKPOINT_MISSING: Final = "checkpoint-missing"
 
+CERTIFICATE_MISSING: Final = "certificate-missing"
+CERTIFICATE_UNLOGGED: Final = "certificate-unlogged"
+CERTIFICATE_ALTERED: Final = "certificate-altered"
+STATUS_ALTERED: Final = "status-altered"
+REASON_ALTERED: Final = "reason-altered"
+REVOCATION_TIME_ALTERED: Final = "revocation-time-altered"
+CRL_ENTRY_ALTERED: Final = "crl-entry-altered"
+
 _ABOUT_LEAVES: Final = frozenset(
     {
         LEAF_MISSING,
@@ -40,17 +48,21 @@ _ABOUT_LEAVES: Final = frozenset(
 @dataclass(frozen=True, slots=True)
 class Finding:
     """Something that is not as it was written. ``code``: stable; ``start`` to ``end - 1``: the
-    leaves it is about, one of which, or all, are altered; both nothing when it is about none."""
+    leaves it is about, one of which, or all, are altered; both nothing when it is about none.
+
+    ``certificate``: the id of the document in the ledger that is not what these leaves say.
+    """
 
     code: str
     detail: str
     start: int | None = None
     end: int | None = None
+    certificate: str | None = None
 
     @property
     def about_leaves(self) -> bool:
         """Whether a leaf's own document is altered, missing or moved."""
-        return self.code in _ABOUT_LEAVES
+        return self.code in _ABOUT_LEAVES and self.certificate is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +81,9 @@ class Report:
 
     ``size`` and ``root``: of the leaves as they are stored now; ``covered``: how many of them a
     checkpoint with a good signature and this very root vouches for; ``checkpoints``: how many
-    were checked; ``findings``: at most about 100, the first leaf first.
+    were checked; ``findings``: at most about 100 of the log and 100 of the ledger, the first leaf
+    first; ``certificates``: how many of the ledger were compared with the log; ``unfinished``: how
+    many of those wait for the next start to finish what was interrupted.
     """
 
     size: int
@@ -77,6 +91,8 @@ class Report:
     covered: int
     checkpoints: int
     findings: tuple[Finding, ...]
+    certificates: int = 0
+    unfinished: int = 0
 
     @property
     def ok(self) -> bool:

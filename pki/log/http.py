@@ -11,11 +11,13 @@ from typing import Any, Final, Protocol
 import msgspec
 from aiohttp import web
 
-from infra.errors import Failure, Rejected
+from infra.errors import Failure, Rejected, Unavailable
+from infra.http.body import decode
 from infra.http.limits import read_body
 from infra.store.port import Store
 from pki.export import encode_pem
-from pki.log.audit import Progress, Report, verify_log
+from pki.ledger_audit import verify_ledger
+from pki.log.audit import Progress, Report
 from pki.log.checkpoint import verifier_key
 from pki.log.log import Log
 from pki.signer.port import Signer
@@ -93,11 +95,14 @@ def report_view(report: Report) -> dict[str, Any]:
         "vouched_for": report.covered,
         "checkpoints": report.checkpoints,
         "first_altered": report.first_altered,
+        "certificates": report.certificates,
+        "unfinished": report.unfinished,
         "findings": [
             {
                 "code": finding.code,
                 "start": finding.start,
                 "end": finding.end,
+                "certificate": finding.certificate,
                 "detail": finding.detail,
             }
             for finding in report.findings
@@ -114,10 +119,7 @@ class VerifyBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 async def _asked(request: web.Request) -> VerifyBody:
-    try:
-        return msgspec.json.decode(await read_body(request) or b"{}", type=VerifyBody)
-    except msgspec.MsgspecError as error:
-        raise Rejected("bad-body", f"the body is not the JSON that is expected: {error}") from error
+    return decode(await read_body(request) or b"{}", VerifyBody)
 
 
 async def _replay(keeper: LogKeeper, asked: VerifyBody, progress: Progress) -> dict[str, Any]:
@@ -126,7 +128,7 @@ async def _replay(keeper: LogKeeper, asked: VerifyBody, progress: Progress) -> d
             key_info = log_key(keeper).public_key_info
         else:
             key_info = decode_public_key(asked.key_pem.encode())
-        report = await verify_log(
+        report = await verify_ledger(
             keeper.store,
             origin=keeper.log.origin,
             keys=[verifier_key(keeper.log.origin, key_info)],
@@ -135,7 +137,9 @@ async def _replay(keeper: LogKeeper, asked: VerifyBody, progress: Progress) -> d
         )
     except Failure as failure:
         # The answer has begun: the status of HTTP cannot say it any more.
-        return {"code": failure.code, "detail": failure.detail}
+        status = 503 if isinstance(failure, Unavailable) else 400
+        status = status if isinstance(failure, Rejected | Unavailable) else 500
+        return {"code": failure.code, "detail": failure.detail, "status": status}
     return {"report": report_view(report)}
 
 

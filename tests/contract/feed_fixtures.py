@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from infra.store.sqlite import SqliteStore
 from ocsp.feed_http import FOLLOWER_MAY, STATUSES, StatusFeed
 from ocsp.follower import Follower, Origin, Timing
 from pki.algorithms import KeyType, usual_algorithm
+from pki.certificate import parse_certificate
 from pki.hierarchy import COLLECTIONS as HIERARCHY
 from pki.issuer import Issuer
 from pki.ledger import Ledger
@@ -37,7 +38,9 @@ from tests.unit.certificate_fixtures import ISSUING, ROOT
 OPERATOR = "the-operator-s-token-that-is-long-enough"
 ISSUERS = {"root": ROOT, "issuing": ISSUING}
 QUICK = Timing(connect=2.0, silence=2.5, first=0.005, most=0.02)
-DAY = timedelta(days=1)
+CERTIFICATE = ISSUING.certificate
+"""Whose octets they are does not matter here, but that they are no root's."""
+ENDS = parse_certificate(CERTIFICATE).not_after
 
 
 @dataclass
@@ -94,7 +97,7 @@ class World:
     async def issue(self, count: int = 1, ca: str = "issuing") -> None:
         """Issue certificates."""
         for _ in range(count):
-            await self.ledger.complete(await self._intend(ca), b"a certificate")
+            await self.ledger.complete(await self._intend(ca), CERTIFICATE)
 
     async def void(self) -> int:
         """Give one up before it is issued; returns its serial number."""
@@ -119,7 +122,7 @@ class World:
                 key_number=0,
                 subject=f"CN={serial}",
                 not_before=now,
-                not_after=now + DAY,
+                not_after=ENDS,
                 by="test",
                 request_id=None,
                 request_hash=b"",

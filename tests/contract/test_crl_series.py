@@ -13,6 +13,7 @@ from cryptography import x509
 
 from crl.history import END_OF_TIME, Kind, State
 from crl.schedule import Schedule, Timing
+from crl.series import COLLECTIONS
 from crl.terms import Terms
 from crl.upkeep import Upkeep
 from infra.errors import Broken, Rejected, Unavailable
@@ -61,6 +62,37 @@ async def test_what_is_published_is_logged_announced_and_found(house: House) -> 
     assert [stored.body["number"] for stored in newest] == [delta.number, full.number]
     with pytest.raises(Rejected, match="no-such-crl"):
         await series.by_number(1)
+
+
+async def test_a_ledger_from_before_is_told_by_the_crls_that_were_made_since(
+    house: House, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    series = house.series()
+    first = await series.issue_full()
+    await house.store.backup(tmp_path / "before.sqlite")  # type: ignore[attr-defined]
+    house.clock.at += timedelta(hours=1)
+    forgotten = await series.issue_full()
+    assert (series.newer, await series.recover()) == (0, [])
+    assert series.newer == 0
+    before = await SqliteStore.open(tmp_path / "before.sqlite", COLLECTIONS)
+    try:
+        house.store = before
+        series = house.series()
+        assert await series.recover() == []
+        assert series.current() == first
+        assert series.newer == forgotten.number
+        assert "crl-went-back" in caplog.text
+        house.clock.at += timedelta(seconds=1)
+        assert (await series.issue_full()).number > forgotten.number
+        assert series.newer == 0
+        # What else is in the folder is no CRL.
+        for name in ("x.crl", "0.crl", "-5.crl", f"{'9' * 60}.crl"):
+            (house.folder / "issuing" / name).touch()
+        again = house.series()
+        await again.recover()
+        assert again.newer == 0
+    finally:
+        await before.close()
 
 
 async def test_a_delta_needs_a_base(house: House) -> None:

@@ -10,9 +10,14 @@ from pathlib import Path
 import pytest
 
 from infra.clock import SystemClock
+from infra.store.sqlite import SqliteStore
 from ocsp.from_ledger import FromLedger
 from ocsp.table import TableReader, TableWriter
+from pki.hierarchy import COLLECTIONS as HIERARCHY
 from pki.ledger import Ledger
+from pki.log.log import COLLECTIONS as LOG
+from pki.log.log import Log
+from pki.record import CERTIFICATES
 from pki.serial import SerialNumber
 from pki.status import Good, RevocationReason, Unknown
 from tests.contract.feed_fixtures import World, world
@@ -144,6 +149,39 @@ async def test_a_crash_before_it_was_remembered_costs_nothing_but_time(house: Wo
         with closing(following.reader()) as reader:
             assert reader.status("issuing", 2) == Good()
             await agree(house, reader)
+
+
+async def test_a_ledger_from_before_is_known_by_what_was_put_last(
+    house: World, tmp_path: Path
+) -> None:
+    """The table tells it though nobody remembered, a moment ago, how far it was."""
+    with closing(opened(house)) as table:
+        following = FromLedger(house.ledger, table)
+        await following.start()
+        await house.issue(1)
+        await house.ledger.hold("issuing", SerialNumber(1), by=BY)
+        await following.remember()
+        assert not await following.is_ahead()
+        before = tmp_path / "before.sqlite"
+        await house.store.backup(before)
+        await house.ledger.release("issuing", SerialNumber(1), by=BY)
+        assert table.applied == await house.ledger.sequence() - 1
+        assert not await following.is_ahead()
+    store = await SqliteStore.open(before, (CERTIFICATES, *LOG, *HIERARCHY))
+    try:
+        log = await Log.open(store, origin=house.log.origin, clock=SystemClock())
+        ledger = await Ledger.open(store, log, SystemClock(), intent_key=bytes(32))
+        with closing(opened(house)) as table:
+            assert await FromLedger(ledger, table).is_ahead()
+        with closing(opened(house, anew=True)) as table:
+            following = FromLedger(ledger, table)
+            assert not await following.is_ahead()
+            await following.start()
+            with closing(following.reader()) as reader:
+                assert reader.status("issuing", 1) == await ledger.status("issuing", 1) != Good()
+        await log.close()
+    finally:
+        await store.close()
 
 
 async def test_a_new_table_is_filled_from_the_beginning(house: World) -> None:

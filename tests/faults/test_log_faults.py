@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ import pytest
 
 from infra.clock import FixedClock
 from infra.errors import Broken, Rejected, Unavailable
-from infra.store.port import Collection, New, Replacement
+from infra.store.port import Collection, New, Replacement, Stored
 from infra.store.sqlite import SqliteStore
 from pki.log.act import encode, parse
+from pki.log.audit import verify_log
 from pki.log.checkpoint import VerifierKey, assemble, parse_note
 from pki.log.evidence import Report
 from pki.log.log import COLLECTIONS, Log
@@ -237,6 +238,28 @@ def test_the_tail_and_all_that_speaks_of_it_cut_off(
     tampering.remove(CHECKPOINTS, record_id(1))
     assert verify().ok
     assert codes(verify(written[2][1])) == {"leaf-missing": (400, 600)}
+
+
+@pytest.mark.parametrize("first", [255, 300, 511])
+async def test_what_is_appended_and_signed_after_the_last_leaf_was_read_is_not_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: int
+) -> None:
+    async with log_key(tmp_path / "keys") as signer, opened_store(tmp_path / "log.db") as store:
+        log = await Log.open(store, origin=ORIGIN, clock=FixedClock(NOW))
+        await append_all(log, range(first))
+        scan = store.scan
+
+        async def scanned(collection: Collection, *, page: int = 1000) -> AsyncIterator[Stored]:
+            async for stored in scan(collection, page=page):
+                yield stored
+            if collection is LEAVES:
+                await append_all(log, range(first, first + 3))
+                await log.checkpoint(signer)
+
+        monkeypatch.setattr(store, "scan", scanned)
+        report = await verify_log(store, origin=ORIGIN, keys=[public(signer)])
+        assert (report.findings, report.size) == ((), first)
+        await log.close()
 
 
 @pytest.mark.parametrize("at", [0, 17, 255])

@@ -281,28 +281,56 @@ def test_without_the_ca_it_answers_for_a_while_then_later(world: World, alice: P
     assert world.va.health()["status"] == "ok"
 
 
-def test_a_ca_that_was_restored_makes_it_begin_anew(world: World, alice: Path) -> None:
+def test_a_ca_that_was_restored_takes_no_revocation_back(world: World, alice: Path) -> None:
+    """Until the operator of the validation authority says so."""
+    mallory = world.ca.issue("mallory", "/C=AQ/CN=Mallory Example", "citizen-authentication")
     world.ca.stop()
     copy = world.ca.home.with_name("copy")
     run("cp", "-a", world.ca.home, copy)
     world.ca.start()
     late = world.ca.issue("late", "/C=AQ/CN=Late Example", "citizen-authentication")
     until(lambda: status(world.ask(late)) == "good")
+    world.ca.cli("cert", "revoke", mallory, "--reason", "keyCompromise")
+    until(lambda: status(world.ask(mallory)) == "revoked")
     world.ca.stop()
     kept = late.read_bytes()
     run("rm", "-rf", world.ca.home)
     copy.rename(world.ca.home)
     late.write_bytes(kept)
     world.ca.start()
+    until(lambda: world.va.health()["feed"]["failing"] == "feed-restored")
+    until(lambda: world.va.health()["status"] == "behind")  # and no more cut off
+    # The CA itself says good; here it stays revoked, also in new answers and after a restart.
+    assert world.ca.json("ocsp", "query", mallory)["status"] == "good"
+    assert status(world.ask(mallory)) == "revoked"
+    assert "certificate" in world.va.log() and "stays revoked (keyCompromise)" in world.va.log()
+    world.va.stop(signal.SIGKILL)
+    world.va.begin()
+    assert status(world.ask(mallory)) == "revoked"
+    assert status(world.ask(alice)) == "good"
+    [failing] = world.va.json("status")["failing"]
+    assert (failing["code"], failing["stops"]) == ("feed-restored", False)
+    assert "digitalid ocsp accept-restored" in failing["detail"]
+    # What the restored CA does counts at once; then its word is taken for all.
+    dave = world.ca.issue("dave", "/C=AQ/CN=Dave Example", "citizen-authentication")
+    world.ca.cli("cert", "revoke", dave, "--reason", "superseded")
+    until(lambda: status(world.ask(dave)) == "revoked")
+    world.va.cli("ocsp", "accept-restored")
+    assert world.va.process is not None
+    world.va.process.send_signal(signal.SIGHUP)
     until(lambda: status(world.ask(late)) == "unknown")
-    assert "begun anew" in world.va.log()
+    until(lambda: status(world.ask(mallory)) == "good")
     until(lambda: status(world.ask(alice)) == "good")
+    assert status(world.ask(dave)) == "revoked"
+    assert world.va.health()["status"] == "ok"
+    world.va.refused("ocsp", "accept-restored", code="nothing-retained", says="not restored")
 
 
 def test_a_follower_that_was_removed_gets_no_more(world: World, alice: Path) -> None:
     world.ca.cli("ocsp", "follower", "remove", "va-1")
     until(lambda: "trylater" in world.ask(alice))
     until(lambda: world.va.health()["feed"]["failing"] == "not-authenticated")
+    assert "withdrawn" in world.va.cli("status", code=1)
     world.ca.refused(
         "ocsp", "follower", "remove", "va-1", code="no-such-follower", says="there are: none"
     )
@@ -432,6 +460,10 @@ def test_another_ca_by_its_crl(tmp_path: Path) -> None:
         return status(said.decode())
 
     with acme.web() as url:
+        va.refused(
+            "ocsp", "ca", "add", "acme", "--certificate", acme.folder / "ca.pem",
+            "--crl", acme.folder / "none.crl", code="bad-crl-source", says="there is no file",
+        )  # fmt: skip
         added = va.json(
             "ocsp", "ca", "add", "acme", "--certificate", acme.folder / "ca.pem", "--crl", url
         )

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocsp.cache import AnswerCache, Kept
+from ocsp.cache import VARIANTS, AnswerCache, Kept
 from ocsp.responder import Freshness
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
@@ -67,6 +67,30 @@ def test_forgetting_a_certificate_drops_each_answer_about_it() -> None:
     cache.forget(3)
     assert set(cache.requests) == {b"c"}
     assert set(cache.targets) == {b"/c"}
+
+
+def test_who_asks_about_one_certificate_in_many_ways_pushes_out_those_answers_alone() -> None:
+    cache = AnswerCache(10_000)
+    other = kept(b"other", 2)
+    cache.keep(other)
+    for number in range(5000):
+        cache.keep(kept(b"%d" % number, made=SECOND + number))
+    newest = {b"%d" % number for number in range(5000 - VARIANTS, 5000)}
+    assert set(cache.requests) == newest | {b"other"}
+    assert cache.oldest() == SECOND
+    # Nor does memory grow with what was pushed out.
+    assert len(cache._order) < 2 * VARIANTS + 1024 + 2
+    cache.forget(1)
+    assert set(cache.requests) == {b"other"}
+
+
+def test_a_newer_answer_to_the_same_octets_pushes_nothing_out() -> None:
+    cache = AnswerCache(10_000)
+    for number in range(VARIANTS):
+        cache.keep(kept(b"%d" % number))
+    for number in range(VARIANTS):
+        cache.keep(kept(b"%d" % number, made=SECOND + 1))
+    assert len(cache) == VARIANTS
 
 
 def test_paths_of_one_answer_are_bounded() -> None:

@@ -386,6 +386,23 @@ def test_a_token_that_others_can_read_does_not_count(tmp_path: Path) -> None:
     assert tokens.owner(digest(token)) is None
 
 
+def test_tokens_where_others_can_put_some_do_not_count(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Ticking()
+    tokens = TokenFolder(tmp_path / "followers", monotonic=clock)
+    token = tokens.make("va")
+    assert tokens.owner(digest(token)) == "va"
+    (tmp_path / "followers").chmod(0o770)
+    for _ in range(3):
+        clock.at += RECHECK
+        assert tokens.owner(digest(token)) is None
+    assert caplog.text.count("chmod go-w") == 1
+    (tmp_path / "followers").chmod(0o700)
+    clock.at += RECHECK
+    assert tokens.owner(digest(token)) == "va"
+
+
 @pytest.mark.parametrize("name", ["", "UP", "a/b", "..", "a.b", "x" * 33])
 def test_names_of_tokens(tmp_path: Path, name: str) -> None:
     refused("bad-token-name", lambda: TokenFolder(tmp_path).make(name))

@@ -101,6 +101,8 @@ class Authority:
         self._checks = checks
         self._partitioning = partitioning
         self.crl_issuer: Issuer | None = None
+        self.barred: str | None = None
+        """Why it issues nothing more (``pki.standing``)."""
         self._step = step
         self._requests_in_flight: dict[str, asyncio.Future[None]] = {}
 
@@ -108,9 +110,10 @@ class Authority:
         """A profile by its name. Errors: ``unknown-profile``."""
         profile = self._profiles.get(name)
         if profile is None:
+            offered = sorted(one.name for one in self._profiles.values() if not one.reserved)
             raise Rejected(
                 "unknown-profile",
-                f"there is no profile {name!r}; choose one of {', '.join(sorted(self._profiles))}",
+                f"there is no profile {name!r}; choose one of {', '.join(offered)}",
             )
         return profile
 
@@ -118,7 +121,7 @@ class Authority:
         """Issue one certificate, durably recorded and logged on return.
 
         Errors: everything that ``pki.request``, ``pki.profile`` and ``pki.weak_keys`` refuse;
-        ``request-id-reused``, ``key-reused``, ``key-compromised``, ``ca-expired``,
+        ``request-id-reused``, ``key-reused``, ``key-compromised``, ``ca-expired``, ``ca-revoked``,
         ``lint-findings``; ``Unavailable`` from the token or the store.
         """
         profile = self.profile(application.profile)
@@ -154,6 +157,9 @@ class Authority:
             self._requests_in_flight.pop(id).set_result(None)
 
     async def _issue(self, profile: Profile, application: Application) -> Record:
+        # Its answers about what it has issued go on, and need certificates.
+        if self.barred is not None and not profile.ocsp_no_check:
+            raise Rejected("ca-revoked", f"{self.barred}; issue from another CA")
         now = self._ledger.now()
         if self.issuer is not None and now >= self.issuer.not_after:
             raise Rejected(

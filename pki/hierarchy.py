@@ -96,6 +96,9 @@ class CrlIssuer:
     covers: tuple[Issuer, ...]
 
 
+USUAL: Final = "issuing"
+
+
 class Hierarchy:
     """Opens and makes CAs, their OCSP responders and the log's key."""
 
@@ -127,6 +130,8 @@ class Hierarchy:
         self._partitioning = partitioning
         self._step = step
         self.authorities: dict[str, Authority] = {}
+        self.awaited: list[str] = []
+        """CAs whose certificates were asked of a ceremony, and are not here (``pki.offline``)."""
 
     async def open(self) -> None:
         """Open every CA that was made, with its key."""
@@ -184,36 +189,53 @@ class Hierarchy:
         self.authorities[plan.name] = authority
         return authority
 
+    @property
+    def first_step(self) -> str:
+        """What makes a first CA of an installation that has none."""
+        if not self.awaited:
+            return "run `digitalid init`"
+        steps = ", ".join(f"`digitalid ceremony import {name}`" for name in self.awaited)
+        return f"certificates of ceremonies are awaited ({steps})"
+
     def authority(self, name: str) -> Authority:
         """A CA by its name. Errors: ``no-such-authority``."""
         authority = self.authorities.get(name)
         if authority is None:
-            known = ", ".join(self.authorities) or "none yet: run `digitalid init`"
+            known = ", ".join(self.authorities) or f"none yet: {self.first_step}"
             raise Rejected("no-such-authority", f"there is no CA {name!r}; there are: {known}")
         return authority
+
+    def usual(self) -> Authority:
+        """The CA that issues when none is named: ``issuing``, else the only one that is no root.
+        Errors: ``no-such-authority``."""
+        if USUAL not in self.authorities:
+            below = [one for one in self.authorities.values() if _chain_of(one)]
+            if len(below) == 1:
+                return below[0]
+        return self.authority(USUAL)
 
     def subject(self, name: str) -> str:
         """The name in a CA's certificate (RFC 4514). Errors: ``no-such-authority``."""
         issuer = self.authority(name).issuer
         return "" if issuer is None else parse_name(issuer.subject).rfc4514()
 
-    async def responder_key(self, name: str, *, renew_before: timedelta) -> ResponderKey:
-        """The OCSP responder of a CA; a new certificate for its key if the last one ends within
-        ``renew_before``."""
+    async def responder_key(self, name: str, *, lifetime: timedelta) -> ResponderKey:
+        """The OCSP responder of a CA, with a certificate of this ``lifetime``, or of the profile's
+        if that is shorter; a new one in its last third."""
         authority = self.authority(name)
         if authority.issuer is None:
             raise Broken("authority-unfinished", f"CA {name} has no certificate")
         signer = await self._key(f"{name}-ocsp", KeyType.P_256)
         request = await _request(signer, _responder_subject(authority.issuer).rfc4514())
         asked = Application(RESPONDER_PROFILE, request, SYSTEM, ".ocsp")
-        record = await self._current(authority, asked, renew_before)
+        record = await self._current(authority, *self._lasting(asked, lifetime))
         return ResponderKey(authority.issuer, signer, record.certificate, record.not_after)
 
     async def certify_responder(
-        self, name: str, request: bytes, *, by: str, renew_before: timedelta
+        self, name: str, request: bytes, *, by: str, lifetime: timedelta
     ) -> Record:
         """A certificate for the key of a responder elsewhere, in the name of the CA's own; the
-        same one until it ends within ``renew_before``, then a new one.
+        same one until its last third, then a new one. ``lifetime``: as for ``responder_key``.
 
         ``request``: PKCS#10 in PEM or DER, its subject unused but the same each time. Errors:
         ``no-such-authority``, ``responder-revoked``, those of ``Authority.issue``.
@@ -224,12 +246,25 @@ class Hierarchy:
         key = hashlib.sha256(parse_request(request).public_key_info).hexdigest()
         order = Order(subject=_responder_subject(authority.issuer).der)
         asked = Application(RESPONDER_PROFILE, request, by, f".ocsp/{key}", order)
-        record = await self._current(authority, asked, renew_before)
+        record = await self._current(authority, *self._lasting(asked, lifetime))
         if isinstance(record.status, Revoked):
             raise Rejected(
                 "responder-revoked", "the certificate of this key was revoked; make a new key"
             )
         return record
+
+    def _lasting(self, asked: Application, lifetime: timedelta) -> tuple[Application, timedelta]:
+        """The same for so long, or as long as its profile lets it, and a third of that; what was
+        asked for with another lifetime is another request."""
+        now = self._ledger.now()
+        longest = self._profiles[asked.profile].validity.lifetime.after(now) - now
+        if lifetime >= longest:
+            return asked, longest / 3
+        return replace(
+            asked,
+            order=replace(asked.order, lifetime=lifetime),
+            request_id=f"{asked.request_id}/{lifetime.total_seconds():.0f}s",
+        ), lifetime / 3
 
     async def _current(
         self, authority: Authority, asked: Application, renew_before: timedelta

@@ -27,8 +27,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, cast
 
 from infra.clock import Clock
-from infra.errors import Failure, Unavailable
+from infra.errors import Failure, Rejected, Unavailable
 from infra.store.port import Conflict, Document, Duplicate, Store, Stored
+from pki.certificate import parse_certificate
 from pki.log.act import Act, encode, parse
 from pki.log.log import Log
 from pki.look_up import LookUp
@@ -321,6 +322,12 @@ class Ledger(LookUp):
                 with suppress(Conflict):  # whoever asked for it has finished it meanwhile
                     await self._finish(record.stored)
                 continue
+            if record.state is State.issued and _is_root(record.certificate):
+                raise Rejected(
+                    "root-certificate",
+                    "whoever trusts a root asks nobody about it: have it removed from the trust "
+                    "stores, and revoke the CAs below it",
+                )
             now = self.now()
             known = record.status if record.state is State.issued else Unknown()
             status = decide(known, now.replace(microsecond=0))
@@ -417,3 +424,8 @@ class Ledger(LookUp):
         self._sequence += 1
         self._latest = max(self._latest, now)
         return self._sequence
+
+
+def _is_root(certificate: bytes) -> bool:
+    read = parse_certificate(certificate)
+    return read.issuer == read.subject

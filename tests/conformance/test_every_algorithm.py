@@ -52,7 +52,7 @@ async def test_a_ca_of_this_key(tmp_path: Path, key_type: KeyType, algorithm: st
         record = await authority.issue(
             Application("citizen-authentication", _request("CN=Alice,C=AQ"), "test")
         )
-        await instance.hierarchy.responder_key("other", renew_before=settings.ocsp.lifetime)
+        await instance.hierarchy.responder_key("other", lifetime=settings.ocsp.responder_lifetime)
     # Opened again, it knows its algorithm, has a CRL and a responder.
     async with running(settings, create=False, serving=True) as instance:
         authority = instance.hierarchy.authority("other")

@@ -44,7 +44,8 @@ from pki.throwaway import Throwaway
 
 ROOT = Path(__file__).parents[2]
 OPERATOR = "the-operator-s-token-that-is-long-enough"
-RENEW_BEFORE = timedelta(days=30)
+LIFETIME = timedelta(days=30)
+RENEW_BEFORE = LIFETIME / 3
 
 
 @cache
@@ -102,7 +103,7 @@ async def house(folder: Path) -> AsyncIterator[House]:
         private=True,
         middlewares=[authenticate(OPERATOR, scopes=[Scope("follower", tokens, FOLLOWER_MAY)])],
     )
-    app.add_routes([responder_route(hierarchy, RENEW_BEFORE)])
+    app.add_routes([responder_route(hierarchy, LIFETIME)])
     token = tokens.make("va-south")
     serving = await serve_app(app, "127.0.0.1", 0)
     try:
@@ -123,7 +124,7 @@ async def ca(tmp_path: Path) -> AsyncIterator[House]:
 async def test_a_certificate_for_the_follower_s_key(ca: House) -> None:
     asked = request()
     certificate = await enrol(ca.origin, ca.issuer(), asked)
-    own = await ca.hierarchy.responder_key("issuing", renew_before=RENEW_BEFORE)
+    own = await ca.hierarchy.responder_key("issuing", lifetime=LIFETIME)
     assert certificate.subject.rfc4514().startswith("CN=DigitalID Development Issuing CA OCSP")
     assert certificate.public_key_info != own.signer.public_key_info
     record = await ca.ledger.record("issuing", SerialNumber(certificate.serial))
@@ -155,7 +156,7 @@ async def test_near_the_end_of_its_ca_a_certificate_is_as_long_as_it_can_be(ca: 
     certificate = await enrol(ca.origin, issuer, request())
     assert certificate.not_after == issuer.not_after
     assert (await enrol(ca.origin, issuer, request())).der == certificate.der
-    own = await ca.hierarchy.responder_key("issuing", renew_before=RENEW_BEFORE)
+    own = await ca.hierarchy.responder_key("issuing", lifetime=LIFETIME)
     assert own.not_after == issuer.not_after
 
 
@@ -205,6 +206,7 @@ async def test_a_body_that_is_none(ca: House) -> None:
         b"": "bad-body",
         b"[]": "bad-body",
         b'{"csr": 3}': "bad-body",
+        b'{"csr": "\xff"}': "bad-body",
         b'{"csr": "x", "y": 1}': "bad-body",
         b'{"csr": "x"}': "bad-request",
         b'{"csr": "' + b"x" * 200_000 + b'"}': "request-too-large",

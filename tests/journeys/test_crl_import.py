@@ -94,7 +94,7 @@ def test_what_is_signed_elsewhere_is_published(product: Product, ceremony: Produ
     issuing = product.json("cert", "show", "issuing.pem")["serial"]
     early = signed_by_openssl(product, number + 2, issuing)
     product.refused("crl", "import", early, code="crl-differs", says="revoke them here first")
-    product.cli("cert", "revoke", "issuing.pem", "--reason", "cACompromise")
+    product.cli("cert", "revoke", "issuing.pem", "--reason", "cACompromise", "--authority")
     assert product.get("/health")[1]["crl_awaited"] == {"root": "crl-import-due"}
     late = signed_by_openssl(product, number + 3)
     product.refused("crl", "import", late, code="crl-differs", says=f"not listed, {issuing}")
@@ -104,7 +104,9 @@ def test_what_is_signed_elsewhere_is_published(product: Product, ceremony: Produ
     assert "certificate revoked" in checked_all(product, person)
 
     # Our own, made in a home folder that nothing but the ceremony uses.
-    ceremony.cli("cert", "revoke", product.home / "issuing.pem", "--reason", "cACompromise")
+    ceremony.cli(
+        "cert", "revoke", product.home / "issuing.pem", "--reason", "cACompromise", "--authority"
+    )
     [made] = ceremony.json("crl", "issue", "root")["crls"]
     said = product.json("crl", "import", made["file"], "root")["crl"]
     assert (said["number"], said["sha256"]) == (made["number"], made["sha256"])

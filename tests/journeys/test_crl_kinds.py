@@ -90,7 +90,7 @@ def test_by_kind_of_certificate(tmp_path: Path) -> None:
         product.json("crl", "issue", "issuing.user")
         newest = [fetched(product, "issuing.user"), authorities, roots]
         assert "certificate revoked" in verified(product, person, newest)
-        product.cli("cert", "revoke", "issuing.pem", "--reason", "cACompromise")
+        product.cli("cert", "revoke", "issuing.pem", "--reason", "cACompromise", "--authority")
         [full, delta] = product.json("crl", "issue", "root.ca")["crls"]
         assert (full["entries"], delta["entries"]) == (1, 0)
         assert product.json("crl", "issue", "root")["crls"][0]["entries"] == 1

@@ -8,19 +8,22 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from aiohttp import web
 
+from cli.backup_ledger import backup_routes
 from cli.ceremony_api import STATUSES as CEREMONY_STATUSES
 from cli.ceremony_api import ceremony_routes
+from cli.health import HEALTH, LIVE, OK, STATUS, health, live, status
 from cli.metrics import Metrics
 from cli.page import front_page
 from crl.encode import MAX_CRL_SIZE
 from crl.history import Kind, Publication, State, integer
 from infra.errors import Rejected
+from infra.http.body import decode
 from infra.http.limits import read_body
 from infra.http.problems import Statuses
 from infra.store.port import Stored
 from ocsp.feed import NAME as FEED_NAME
 from ocsp.feed_wire import FEED_PATH
-from pki.api import BASE, MAX_BODY, MAX_PAGE, Api, decode, moment, whole
+from pki.api import BASE, MAX_BODY, MAX_PAGE, Api, moment, whole
 from pki.directory.http import directory_routes
 from pki.export import encode_pem
 from pki.issuer import Issuer
@@ -30,7 +33,7 @@ from pki.names import parse_name
 if TYPE_CHECKING:
     from cli.parts import Instance
 
-OPEN_PATHS: Final = frozenset({"/", f"{BASE}/health", "/metrics"})
+OPEN_PATHS: Final = frozenset({"/", HEALTH, LIVE, "/metrics"})
 """What anybody who reaches the port may read: it holds no personal data and changes nothing."""
 
 STATUSES: Final[Statuses] = {
@@ -77,19 +80,12 @@ _MAX_IMPORT: Final = MAX_CRL_SIZE // 3 * 4 + 1024
 def routes(instance: Instance, metrics: Metrics) -> list[web.RouteDef]:
     """Everything on the private port, for ``web.Application.add_routes``."""
 
-    async def health(request: web.Request) -> web.Response:
-        sequence = await instance.ledger.sequence()
-        failing = instance.crls.failing
-        document = {
-            "status": "failing" if failing else "ok",
-            "version": instance.version,
-            "sequence": sequence,
-            "log_size": instance.log.size,
-            "crl_failing": failing,
-            "crl_awaited": instance.crls.awaited,
-            "directory_failing": instance.directories.failing,
-        }
-        return _json(document, status=503 if failing else 200)
+    async def show_health(request: web.Request) -> web.Response:
+        document = await health(instance)
+        return _json(document, status=200 if document["status"] == OK else 503)
+
+    async def show_status(request: web.Request) -> web.Response:
+        return _json(await status(instance))
 
     async def show_crl(request: web.Request) -> web.Response:
         kind, number = request.query.get("kind", Kind.full.value), request.query.get("number")
@@ -120,7 +116,10 @@ def routes(instance: Instance, metrics: Metrics) -> list[web.RouteDef]:
 
     async def import_crl(request: web.Request) -> web.Response:
         body = decode(await read_body(request, _MAX_IMPORT), ImportBody)
-        made = await instance.crls.of(request.match_info["name"]).series.adopt(body.crl)
+        name = request.match_info["name"]
+        made = await instance.crls.of(name).series.adopt(body.crl)
+        if name not in instance.hierarchy.authorities:
+            instance.hear_crl(name)
         return _json({"crl": _crl_view(made)}, status=201)
 
     async def crl_issuers(request: web.Request) -> web.Response:
@@ -148,7 +147,10 @@ def routes(instance: Instance, metrics: Metrics) -> list[web.RouteDef]:
         *mass_routes(instance),
         *directory_routes(instance),
         *ceremony_routes(instance),
-        web.get(f"{BASE}/health", health),
+        *backup_routes(instance),
+        web.get(HEALTH, show_health),
+        web.get(LIVE, live),
+        web.get(STATUS, show_status),
         web.get(f"{BASE}/authorities/{{name}}/crl", show_crl),
         web.post(f"{BASE}/authorities/{{name}}/crl", issue_crl),
         web.get(f"{BASE}/authorities/{{name}}/crls", list_crls),

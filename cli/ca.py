@@ -28,12 +28,20 @@ async def list_all(session: Session) -> Answer:
     async with session.connect() as client:
         reply = await client.get("/authorities")
     rows = tuple(
-        (view["name"], view["key_type"], view["not_after"][:10], view["subject"])
+        (
+            view["name"],
+            view["key_type"],
+            view["not_after"][:10],
+            "revoked" if view["barred"] else "issues",
+            view["subject"],
+        )
         for view in reply["authorities"]
     )
     if not rows:
-        return Answer(reply, (Line("There is no CA yet; 'digitalid init' makes one."),))
-    return Answer(reply, (Table(("NAME", "KEY", "VALID TO", "SUBJECT"), rows),))
+        awaited = [f"'digitalid ceremony import {name}'" for name in reply.get("awaited", ())]
+        how = f"it waits for {', '.join(awaited)}" if awaited else "'digitalid init' makes one"
+        return Answer(reply, (Line(f"There is no CA yet; {how}."),))
+    return Answer(reply, (Table(("NAME", "KEY", "VALID TO", "STATE", "SUBJECT"), rows),))
 
 
 @ca.command("show")
@@ -68,6 +76,7 @@ async def show(session: Session, name: str) -> Answer:
         ("crl number", "crl_number"),
         ("next crl", "crl_next_update"),
         ("active", "active"),
+        ("issues nothing", "barred"),
     )
     values = ((label, view.get(member)) for label, member in shown)
     rows = tuple((label, "" if value is None else _text(value)) for label, value in values)

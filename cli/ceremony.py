@@ -220,13 +220,14 @@ def _begin(
     if not _NAME.fullmatch(name):
         raise Rejected("bad-ceremony-name", "a name has a-z, 0-9 and hyphens, at most 63")
     folder = home / FOLDER / name
-    with owned(home / FOLDER):
+    with owned(home / FOLDER, within=home):
         held = past(home)
         if (folder / TRANSCRIPT).exists() and (folder / TRANSCRIPT).stat().st_size:
+            closed = any(each.name == name and each.told.finished for each in held)
+            go_on = "" if closed else f"'{_resume(session, home, name)}' goes on with it, or "
             raise Rejected(
                 "ceremony-exists",
-                f"there is a ceremony {name}; 'ceremony resume {name}' goes on with it, or give "
-                "this one another --name",
+                f"there is a ceremony {name}; {go_on}give this one another --name",
             )
         previous, kept = left_by(held)
         with_tools = tools(session.settings)
@@ -260,8 +261,7 @@ def _lead(session: Session, home: Path, folder: Path, language: str) -> Answer:
         try:
             told = go(home, folder, room, tools(session.settings))
         except Paused:
-            aside = "" if home == session.home else " --rehearsal"
-            command = f"digitalid --home {session.home} ceremony resume {folder.name}{aside}"
+            command = _resume(session, home, folder.name)
             text = say(language, "Paused. To go on: {command}", command=command)
             return Answer({"state": "paused", "name": folder.name}, (Line(text, WARNING),))
     document: dict[str, Json] = {
@@ -277,6 +277,11 @@ def _lead(session: Session, home: Path, folder: Path, language: str) -> Answer:
         ("files", str(folder / OUT)),
     )
     return Answer(document, (Line(say(language, "The ceremony is closed."), GOOD), Fields(fields)))
+
+
+def _resume(session: Session, home: Path, name: str) -> str:
+    aside = "" if home == session.home else " --rehearsal"
+    return f"digitalid --home {session.home} ceremony resume {name}{aside}"
 
 
 def _people(script: Script, language: str) -> str:

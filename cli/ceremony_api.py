@@ -12,10 +12,11 @@ import msgspec
 from aiohttp import web
 
 from infra.errors import Rejected
+from infra.http.body import decode
 from infra.http.limits import read_body
 from infra.http.problems import Statuses
 from pki.algorithms import KeyType
-from pki.api import BASE, MAX_BODY, decode, moment
+from pki.api import BASE, MAX_BODY, moment
 from pki.ceremony.verify import Verdict, verify_transcript
 from pki.log.act import Act
 from pki.offline import import_certificate, request_certificate

@@ -9,7 +9,7 @@ from typing import Any, Final
 import click
 
 from cli import certificate, files
-from cli.certificate import FILE, REASONS, ca_option
+from cli.certificate import FILE, REASON, REASONS, ca_option
 from cli.command import Group, Session
 from cli.output import Answer, Line, Table
 from cli.revoke_many import revoke_many
@@ -34,7 +34,11 @@ def cert() -> None:
 @click.option("--csr", required=True, type=FILE, help="PKCS#10, PEM or DER; - is standard input.")
 @click.option("--out", required=True, type=FILE, help="PEM goes here; - is standard output.")
 @click.option("--chain", is_flag=True, help="Write the CA certificates after it too.")
-@click.option("--ca", metavar="NAME", help="Which CA issues; by default the profile's.")
+@click.option(
+    "--ca",
+    metavar="NAME",
+    help="Which CA issues; by default issuing, or the only one that is no root.",
+)
 @click.option("--request-id", metavar="ID", help="The same id gives the same certificate again.")
 @click.option("--subject", metavar="DN", help="Subject instead of the request's, RFC 4514.")
 @click.option("--lifetime", metavar="30d", help="Shorter than the profile's.")
@@ -154,7 +158,7 @@ async def find(
     after: str | None = None
     async with session.connect() as client:
         while len(found) < limit:
-            size = str(min(PAGE, limit) if status or profile else min(PAGE, limit - len(found)))
+            size = str(min(PAGE, limit if status or profile or ca else limit - len(found)))
             page = await client.get("/certificates", query | {"limit": size, "after": after})
             found += page["certificates"]
             if page["next"] is None:
@@ -163,6 +167,14 @@ async def find(
             after = str(page["next"])
         else:
             more = True
+        if not found and profile is not None:
+            known = [view["name"] for view in (await client.get("/profiles"))["profiles"]]
+            if profile not in known:
+                raise Rejected(
+                    "unknown-profile",
+                    f"there is no profile {profile!r}, and no such certificate; there are: "
+                    f"{', '.join(known)}",
+                )
     more = more or len(found) > limit
     found = found[:limit]
     if not found:
@@ -215,8 +227,7 @@ async def release(session: Session, which: str, ca: str | None) -> Answer:
 @click.option(
     "--reason",
     required=True,
-    type=click.Choice(REASONS, case_sensitive=False),
-    metavar="REASON",
+    type=REASON,
     help=f"Why: {', '.join(REASONS[:-1])} or {REASONS[-1]}.",
 )
 @click.option(
@@ -224,10 +235,16 @@ async def release(session: Session, which: str, ca: str | None) -> Answer:
     type=certificate.MOMENT,
     help="Since when the key is suspect, if that was before now.",
 )
+@click.option("--authority", is_flag=True, help="It is the certificate of a CA, and is meant.")
 @ca_option
 @click.pass_obj
 async def revoke(
-    session: Session, which: str, reason: str, invalidity_date: datetime | None, ca: str | None
+    session: Session,
+    which: str,
+    reason: str,
+    invalidity_date: datetime | None,
+    authority: bool,
+    ca: str | None,
 ) -> Answer:
     """Revoke a certificate, for good.
 
@@ -239,7 +256,7 @@ async def revoke(
           --invalidity-date 2026-11-20
     """
     suspect = None if invalidity_date is None else certificate.text_of(invalidity_date)
-    body = {"reason": reason, "invalidity_date": suspect}
+    body = {"reason": reason, "invalidity_date": suspect, "authority": authority}
     return await _change(session, which, ca, "revoke", body, f"revoked ({reason})")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+from click.shell_completion import CompletionItem
 
 from cli import files
 from cli.output import BAD, GOOD, WARNING, Block, Fields, Line
@@ -59,8 +60,32 @@ class Moment(click.ParamType[datetime]):
 
 
 MOMENT: Final = Moment()
+
+
+class Reason(click.ParamType[str]):
+    """Why a certificate is revoked, as RFC 5280 §5.3.1 spells it, in any case."""
+
+    name = "REASON"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        found = [reason for reason in REASONS if reason.lower() == str(value).lower()]
+        if not found:
+            self.fail(f"{value!r} is none of {', '.join(REASONS)}", param, ctx)
+        return found[0]
+
+    def get_missing_message(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        return f"It is one of {', '.join(REASONS)}."
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        given = incomplete.lower()
+        return [CompletionItem(name) for name in REASONS if name.lower().startswith(given)]
+
+
 FILE: Final = click.Path(path_type=Path, allow_dash=True)
 REASONS: Final = [reason.name for reason in REVOCATION_REASONS]
+REASON: Final = Reason()
 
 ca_option = click.option("--ca", metavar="NAME", help="The CA that issued it.")
 

@@ -65,8 +65,15 @@ class Session:
         # A question about a PIN and a moving line do not share a terminal.
         asks = "prompt" in (settings.keys.pin.scheme, settings.keys.passphrase.scheme)
         with working("working") if watch and not asks else nullcontext():
-            async with connect(self.home, settings, self.note) as client:
+            async with connect(self.home, settings, self.note, self._warn_of_flags) as client:
                 yield client
+
+    def _warn_of_flags(self) -> None:
+        if self.flags:
+            sys.stderr.write(
+                f"warning: the instance that runs keeps its own settings: {', '.join(self.flags)} "
+                "of this command line do not reach it\n"
+            )
 
     def note(self, text: str) -> None:
         """Say on standard error what happens, with ``-v``."""
@@ -149,6 +156,7 @@ class Root(click.Group):
         **extra: Any,
     ) -> NoReturn:
         """Run, answer, and exit with the code that ``cli.output`` lists; never a stack trace."""
+        output.escape_unencodable()
         arguments = list(sys.argv[1:] if args is None else args)
         as_json = "--json" in arguments
         session = Session(as_json=as_json)
@@ -164,6 +172,7 @@ class Root(click.Group):
             code = output.INTERRUPTED
         except (Rejected, Unavailable) as failure:
             later = failure.retry_after if isinstance(failure, Unavailable) else None
+            as_json = as_json and not isinstance(failure, output.Unwritten)
             output.show_error(failure.code, failure.detail, as_json=as_json, retry_after=later)
             code = output.exit_code(failure)
         except Exception as error:
@@ -178,8 +187,26 @@ def _usage(error: click.ClickException, as_json: bool) -> int:
     if not as_json and isinstance(error, click.UsageError) and error.ctx is not None:
         click.echo(error.ctx.get_usage(), err=True)
         click.echo(f"Try '{error.ctx.command_path} --help'.\n", err=True)
-    output.show_error("usage", error.format_message(), as_json=as_json)
+    # What is missing or was meant comes as a list, a line each.
+    message = " ".join(error.format_message().split())
+    if isinstance(error, click.NoSuchOption) and error.ctx is not None:
+        message = _misplaced(error.option_name, error.ctx) or message
+    output.show_error("usage", message, as_json=as_json)
     return output.USAGE
+
+
+def _misplaced(option: str, context: click.Context) -> str | None:
+    """What to say of an option of the whole command that stands behind a command's name."""
+    root = context.find_root()
+    for known in root.command.params:
+        if option in known.opts and context is not root:
+            words = context.command_path.removeprefix(root.command_path)
+            value = "" if getattr(known, "is_flag", False) else f" {known.make_metavar(root)}"
+            return (
+                f"{option} is an option of the whole command, and stands before the others: "
+                f"{root.command_path} {option}{value}{words}"
+            )
+    return None
 
 
 def _incident(error: Exception, home: Path, as_json: bool) -> int:

@@ -20,7 +20,7 @@ from typing import Final
 
 from aiohttp import web
 
-from cli import api
+from cli import api, backup_ledger
 from cli.crls import COLLECTIONS as CRL_COLLECTIONS
 from cli.crls import Crls
 from cli.directories import COLLECTIONS as DIRECTORY_COLLECTIONS
@@ -47,22 +47,24 @@ from infra.errors import Rejected
 from infra.http.app import bind_shared, make_app, serve_app, serve_unix
 from infra.http.auth import Callers, Scope, TokenFolder, authenticate
 from infra.http.front import Front
-from infra.state import ADMIN_SOCKET, kept_secret, node_name, owned
+from infra.state import ADMIN_SOCKET, check_folder, kept_secret, node_name, owned
 from infra.store.sqlite import SqliteStore
 from ocsp.feed_http import FOLLOWER_MAY, StatusFeed, responder_route
 from ocsp.feed_http import STATUSES as FEED_STATUSES
 from ocsp.from_ledger import FromLedger
+from ocsp.request import MAX_REQUEST
 from ocsp.responder import Delegate
 from ocsp.server import PREFIXES as OCSP_PREFIXES
 from ocsp.server import routes as ocsp_routes
 from ocsp.table import TableWriter
-from pki.authority import Checks
+from pki.authority import ALTERED, Checks
 from pki.hierarchy import COLLECTIONS as HIERARCHY_COLLECTIONS
-from pki.hierarchy import DEVELOPMENT, SERVICE_KEYS, SYSTEM, Hierarchy, public_log_key
+from pki.hierarchy import DEVELOPMENT, LOG_KEY, SERVICE_KEYS, SYSTEM, Hierarchy, public_log_key
 from pki.ledger import Ledger
+from pki.ledger_audit import verify_ledger
 from pki.lint import Linter
 from pki.log.act import Act
-from pki.log.audit import Progress, Report, verify_log
+from pki.log.audit import Progress, Report
 from pki.log.checkpoint import verifier_key
 from pki.log.log import COLLECTIONS as LOG_COLLECTIONS
 from pki.log.log import Log
@@ -114,12 +116,14 @@ async def running(
     home = settings.home
     async with AsyncExitStack() as stack:
         stack.enter_context(owned(home))
+        backup_ledger.sweep(home)
         token = kept_secret(home / "secrets" / "operator.token")
         profiles = all_profiles(settings)
         store = await SqliteStore.open(settings.store.path, COLLECTIONS)
         stack.push_async_callback(store.close)
         log = await Log.open(store, origin=settings.log.origin, clock=clock)
-        ledger = await Ledger.open(store, log, clock, step=step)
+        intent_key = hashlib.sha256(kept_secret(home / "secrets" / "ledger.key").encode()).digest()
+        ledger = await Ledger.open(store, log, clock, intent_key=intent_key, step=step)
         keys, keys_note = await open_keys(settings, new=not await store.count(SERVICE_KEYS))
         stack.push_async_callback(keys.close)
         linter = Linter()
@@ -175,6 +179,7 @@ async def running(
                 gather=serving,
                 step=step,
             ),
+            clock.now(),
         )
         await _open(instance, create=create, stack=stack, serving=serving)
         if serving:
@@ -186,8 +191,12 @@ async def running(
             maintenance = Maintenance(_chores(instance))
             maintenance.start()
             stack.push_async_callback(maintenance.stop)
-        instance.metrics = Metrics(instance.log, instance.crls)
+            keys.when_lost(instance.key_watch.soon)
+            await instance.key_watch.start()
+            stack.push_async_callback(instance.key_watch.stop)
+        instance.metrics = Metrics(instance.log, instance.crls, instance.key_watch)
         (home / socket).parent.mkdir(mode=0o700, exist_ok=True)
+        check_folder((home / socket).parent)
         admin = await serve_unix(admin_app(instance), home / socket)
         stack.push_async_callback(admin.stop)
         yield instance
@@ -211,7 +220,7 @@ async def audit(
 
     ``key``: the log's SubjectPublicKeyInfo as kept elsewhere, else the one in the folder;
     ``trusted``: checkpoints kept elsewhere. Errors: ``no-such-state``, ``state-locked``,
-    ``no-such-authority``, those of the store and of ``verify_log``.
+    ``no-such-authority``, those of the store and of ``verify_ledger``.
     """
     if not settings.store.path.is_file():
         raise Rejected("no-such-state", f"there is no ledger at {settings.store.path}")
@@ -220,7 +229,7 @@ async def audit(
         try:
             key_info = key or await public_log_key(store)
             verifier = verifier_key(settings.log.origin, key_info)
-            return await verify_log(
+            return await verify_ledger(
                 store,
                 origin=settings.log.origin,
                 keys=[verifier],
@@ -241,8 +250,17 @@ async def _open(
     """Finish what was interrupted, open the CAs, and keep their CRLs current."""
     ledger, hierarchy = instance.ledger, instance.hierarchy
     await hierarchy.open()
+    asked = [stored.id async for stored in instance.store.scan(REQUESTED)]
+    hierarchy.awaited = [n for n in asked if n not in hierarchy.authorities and n != LOG_KEY]
     for authority in hierarchy.authorities.values():
         for record in await authority.recover():
+            if record.stored.body.get("void") == ALTERED:
+                _log.error(
+                    "%s is void: no CA here wrote this intent, so somebody else writes to the "
+                    "store; run `digitalid log verify`",
+                    record.act_id,
+                )
+                continue
             _log.warning("%s was interrupted and is now %s", record.act_id, record.state)
     if create:
         await check_all(instance.profiles, instance.store, instance.linter, ledger.now())
@@ -262,12 +280,16 @@ async def _open(
         )
     for one in await hierarchy.crl_issuers(instance.settings.crl.indirect):
         instance.crl_issuers[one.issuer.name] = one.issuer
+        instance.crl_signers[one.issuer.name] = one.signer
         await stack.enter_async_context(instance.crls.of_crl_issuer(one))
     for name in instance.settings.crl.offline:
         above = None if name in hierarchy.authorities else issuer_above(hierarchy, name)
         if above is not None:
             instance.crl_issuers[name] = above
             await stack.enter_async_context(instance.crls.of_offline(above))
+            instance.hear_crl(name)
+    await instance.standing.learn(ledger)
+    ledger.subscribe(instance.standing.changed)
     ledger.subscribe(instance.crls.changed)
     if serving or create:
         await instance.log.checkpoint(instance.log_signer)
@@ -279,7 +301,8 @@ async def _follow(instance: Instance, stack: AsyncExitStack) -> None:
     path = instance.settings.home / TABLE
     path.parent.mkdir(mode=0o700, exist_ok=True)
     table = TableWriter.open(path)
-    if table.applied > await ledger.sequence():  # this ledger is a copy from before
+    if await FromLedger(ledger, table).is_ahead():
+        _log.warning("the status table is begun anew: this ledger is a copy from before")
         table.close()
         table = TableWriter.open(path, anew=True)
     stack.callback(table.close)
@@ -296,7 +319,7 @@ async def _follow(instance: Instance, stack: AsyncExitStack) -> None:
 
 async def _delegate(instance: Instance, name: str) -> Delegate:
     lifetime = instance.settings.ocsp.responder_lifetime
-    key = await instance.hierarchy.responder_key(name, renew_before=lifetime / 3)
+    key = await instance.hierarchy.responder_key(name, lifetime=lifetime)
     return Delegate(key.issuer, key.signer, key.certificate, responder_id(instance.settings))
 
 
@@ -329,7 +352,11 @@ def _chores(instance: Instance) -> list[Chore]:
 
     return [
         Chore("the checkpoint", settings.log.checkpoint_interval, sign_checkpoint),
-        Chore("renewing OCSP certificates", timedelta(hours=1), renew_responders),
+        Chore(
+            "renewing OCSP certificates",
+            min(timedelta(hours=1), settings.ocsp.responder_lifetime / 6),
+            renew_responders,
+        ),
         Chore("remembering what is logged", timedelta(seconds=10), instance.ledger.remember),
         Chore("remembering what is in the table", timedelta(seconds=10), remember_statuses),
     ]
@@ -356,9 +383,10 @@ async def listening(
 
 async def _here(instance: Instance, here: Here, stack: AsyncExitStack) -> str:
     """Public validation in this process; returns its URL."""
-    http, most = instance.settings.http, limits(instance.settings)
+    http, most = instance.settings.http, limits(instance.settings, MAX_REQUEST)
     stack.push_async_callback(here.stop)
     front = Front(here.server.answer, OCSP_PREFIXES, limits=most)
+    here.front = front
     app = validation_app(instance, here)
     serving = await serve_app(app, http.validation_host, http.validation_port, front=front)
     stack.push_async_callback(serving.stop)
@@ -395,7 +423,7 @@ def admin_app(instance: Instance) -> web.Application:
     if instance.feed is not None:
         instance.feed.install(app)
         lifetime = instance.settings.ocsp.responder_lifetime
-        app.add_routes([responder_route(instance.hierarchy, lifetime / 3)])
+        app.add_routes([responder_route(instance.hierarchy, lifetime)])
     return app
 
 
@@ -409,7 +437,8 @@ def validation_app(instance: Instance, here: Here) -> web.Application:
     )
     # On connections that asked for something else before.
     app.add_routes(ocsp_routes(here.server))
-    app.add_routes(crl_routes(instance.crls.series, instance.clock))
+    max_age = instance.settings.crl.cache
+    app.add_routes(crl_routes(instance.crls.series, instance.clock, max_age=max_age))
     app.add_routes(repository_routes(ChainMap(instance.issuers, instance.crl_issuers)))
     return app
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from cli.command import Group, Session
-from cli.output import BAD, GOOD, NEGATIVE, Answer, Fields, Json, Line, Table
+from cli.output import BAD, GOOD, NEGATIVE, Answer, Fields, Json, Line, Table, counted
 from infra.errors import Rejected
 
 if TYPE_CHECKING:
@@ -54,7 +54,10 @@ async def issue(session: Session, name: str | None, delta: bool, final: bool) ->
         for each in [name] if name else await _names(client):
             made += (await client.post(f"/authorities/{segment(each)}/crl", body))["crls"]
     lines = tuple(
-        Line(f"{view['ca']}: {_called(view)} with {view['entries']} entries, until {_until(view)}.")
+        Line(
+            f"{view['ca']}: {_called(view)} with {counted(view['entries'], 'entry', 'entries')}, "
+            f"until {_until(view)}."
+        )
         for view in made
     )
     return Answer({"crls": made}, lines)

@@ -141,6 +141,11 @@ class Crls:
         """The series that wait for a CRL from elsewhere, with why."""
         return self._told(Awaited)
 
+    @property
+    def went_back(self) -> dict[str, int]:
+        """The series that serve an older CRL than they once did, with the number of that one."""
+        return {name: kept.series.newer for name, kept in self._kept.items() if kept.series.newer}
+
     def _told(self, kind: type[Schedule | Awaited]) -> dict[str, str]:
         return {
             name: told

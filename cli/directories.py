@@ -95,7 +95,9 @@ class Directories:
             logins[MAIN] = own
         if not settings:
             return {}
-        key = kept_secret(instance.settings.home / KEY).encode()
+        # With another key the erased would not be known, and would be published again.
+        used = await instance.store.count(PLACED) or await instance.store.count(ERASURES)
+        key = kept_secret(instance.settings.home / KEY, new=not used).encode()
         source = Source(instance.ledger, instance.store, instance.log)
         return {
             name: Publisher(
@@ -199,6 +201,6 @@ class Repository:
 def _file(kept: Kept, kind: Kind) -> CrlFile | None:
     try:
         crl = kept.series.current(kind)
-    except Unavailable:
+    except (Rejected, Unavailable):
         return None
     return CrlFile(crl.sha256, crl.size, crl.read)

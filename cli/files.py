@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from cli.output import unwritten
 from infra.errors import Failure, Rejected, Unavailable
 
 STANDARD: Final = Path("-")
@@ -56,8 +57,13 @@ def write(path: Path, content: bytes, *, force: bool, mode: int = PUBLIC) -> Non
     ``Unavailable("storage-full")``.
     """
     if path == STANDARD:
-        sys.stdout.buffer.write(content)
-        sys.stdout.buffer.flush()
+        try:
+            sys.stdout.buffer.write(content)
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            raise  # which click keeps silent about
+        except OSError as error:
+            raise unwritten(error, sys.stdout) from error
         return
     draft = path.with_name(f".{path.name[:200]}.{os.urandom(6).hex()}")
     try:

@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 
 from cli import files
-from cli.responders import EXTENSIONS, responder_request, responder_signer
+from cli.responders import EXTENSIONS, key_label, responder_request, responder_signer
 from conf.schema import Settings
 from infra.clock import Clock
 from infra.errors import Rejected
@@ -85,6 +85,11 @@ async def add(settings: Settings, keys: Keys, name: str, certificate: bytes, crl
     if (folder / "ca.pem").exists():
         raise Rejected("authority-exists", f"there is a CA {name}; remove it first")
     foreign = Foreign(name, folder, _location(crl), _issuer(name, certificate, crl))
+    for other in names(settings.home):
+        if _identity(load(settings.home, other)) == _identity(foreign):
+            raise Rejected(
+                "authority-exists", f"this CA is there already, as {other}; remove that first"
+            )
     signer = await responder_signer(keys, name)
     request = await responder_request(signer, foreign.issuer, EXTENSIONS)
     try:
@@ -155,7 +160,12 @@ def load(home: Path, name: str) -> Foreign:
 
 def shown(name: str) -> str:
     """A CA's name in the table as people know it: ``crl:NAME`` for one of these."""
-    return name.rpartition(":")[0] if name.startswith(PREFIX) else name
+    return ":".join(name.split(":")[:2]) if name.startswith(PREFIX) else name
+
+
+def key_of(name: str) -> str:
+    """What the key of the responder for a CA in the table is called."""
+    return key_label(name.split(":")[1] if name.startswith(PREFIX) else name)
 
 
 def remove(foreign: Foreign) -> None:
@@ -189,6 +199,11 @@ def _issuer(name: str, content: bytes, crl: str) -> Issuer:
     identity = hashlib.sha256(certificate.subject.der + certificate.public_key_info)
     urls = Urls(crl=crl if crl.startswith("http") else "", ocsp="", certificate="")
     return certificate.as_issuer(f"{PREFIX}{name}:{identity.hexdigest()[:16]}", urls)
+
+
+def _identity(foreign: Foreign) -> str:
+    """What the CA is, whatever it is called here."""
+    return foreign.issuer.name.rpartition(":")[2]
 
 
 def subject(foreign: Foreign) -> str:

@@ -15,14 +15,16 @@ from pki.profile import Profile, load_profiles
 from pki.weak_keys import NO_BLOCKLIST, KeyBlocklist, parse_blocklist
 
 
-def limits(settings: Settings) -> Limits:
-    """How much a client may send."""
+def limits(settings: Settings, body: int | None = None) -> Limits:
+    """How much a client may send. ``body``: octets beyond which no body is of any use there, and
+    none is kept until it is whole."""
     http = settings.http
     return Limits(
-        body=http.max_request,
+        body=http.max_request if body is None else min(http.max_request, body),
         wait=http.request_timeout.total_seconds(),
         read=http.request_timeout.total_seconds(),
         connections=http.max_connections,
+        per_address=http.max_connections_per_address,
         stop=http.shutdown_timeout.total_seconds(),
     )
 

@@ -30,13 +30,17 @@ STATE_LOCKED: Final = "state-locked"
 
 @asynccontextmanager
 async def connect(
-    home: Path, settings: Settings, note: Callable[[str], None] = lambda text: None
+    home: Path,
+    settings: Settings,
+    note: Callable[[str], None] = lambda text: None,
+    runs: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[ApiClient]:
     """A client of the instance in ``home``.
 
     When nothing listens on its admin socket, an instance is composed in this process; while
     another command has the state, this waits for up to ``PATIENCE`` seconds. ``note`` is told
-    which it is. Errors: what composing raises; ``Unavailable("state-locked")``.
+    which it is; ``runs`` is called when it is one that runs. Errors: what composing raises;
+    ``Unavailable("state-locked")``.
     """
     deadline = time.monotonic() + PATIENCE
     admin = home / ADMIN_SOCKET
@@ -45,6 +49,7 @@ async def connect(
             address = held.enter_context(reachable(admin))
             if await asyncio.to_thread(answers, address):
                 note(f"the running instance at {admin}")
+                runs()
                 break
             try:
                 # Compose imports everything there is: only a command that needs it pays for that.

@@ -49,4 +49,4 @@ def issuing_front(instance: Instance, callers: Callers) -> Front:
             count("application", _PATH, status, perf_counter() - started)
 
     prefixes = (f"POST {_PATH} ".encode(),)
-    return Front(issue, prefixes, limits=limits(instance.settings), statuses=api.STATUSES)
+    return Front(issue, prefixes, limits=limits(instance.settings, MAX_BODY), statuses=api.STATUSES)

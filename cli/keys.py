@@ -10,7 +10,7 @@ from pathlib import Path
 from conf.schema import Settings
 from infra.errors import Rejected, Unavailable
 from infra.secrets import Secret
-from infra.state import kept_secret, sync_folder
+from infra.state import kept_secret, make_secret, sync_folder
 from ocsp.worker import KeyAccess
 from pki.signer import FileKeys, Keys, TokenKeys
 from pki.signer.softhsm import configure, find_module, init_token
@@ -51,8 +51,9 @@ async def key_access(settings: Settings) -> KeyAccess:
 
 def _files(settings: Settings) -> FileKeys:
     reference = settings.keys.passphrase
-    if reference.scheme == "file" and Path(reference.location).is_relative_to(settings.home):
-        kept_secret(Path(reference.location))
+    ours = reference.scheme == "file" and Path(reference.location).is_relative_to(settings.home)
+    if ours and not any(settings.keys.folder.glob("*.pem")):
+        make_secret(Path(reference.location))
     return FileKeys(settings.keys.folder, Secret(str(reference), what="Passphrase of the keys"))
 
 
@@ -80,7 +81,8 @@ async def _token(settings: Settings, *, new: bool) -> tuple[TokenKeys | None, st
             # An empty token in its place would hide that the keys are elsewhere.
             raise Unavailable(
                 "token-unavailable",
-                f"{tokens} holds no token, but there are keys on one: put that folder back",
+                f"{tokens} holds no token and {keys.folder} no key, but this instance has keys: "
+                "put the folder back that they are in",
             )
         await asyncio.to_thread(_own_token, settings, module, own)
     return _token_keys(settings, module, configure(own)), f"SoftHSM token {keys.token_label}"
@@ -90,7 +92,7 @@ def _own_token(settings: Settings, module: Path, folder: Path) -> None:
     """Make a SoftHSM token in the home folder: whole, with its PIN, or not at all."""
     reference = settings.keys.pin
     if reference.scheme == "file":
-        kept_secret(Path(reference.location))
+        make_secret(Path(reference.location))
     pin = Secret(str(reference), what="PIN of the new token")()
     so_pin = kept_secret(settings.home / "secrets" / "token.so-pin")
     unfinished = folder.with_name(f".{folder.name}.new")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
 from cli.command import Root, Session
+from infra.memory import keep_to_ourselves
 
 COMMANDS: Final = {
     "init": ("cli.init", "Set up a home folder: keys, root and issuing CA, log."),
     "serve": ("cli.serve", "Run the CA, or a validation authority, in the foreground."),
+    "status": ("cli.status", "Whether the instance does its work, and what to do if not."),
     "ca": ("cli.ca", "Certificate authorities: list, show, export."),
     "ceremony": ("cli.ceremony", "Key ceremonies: plan, rehearse, run, resume, verify, report."),
     "profile": ("cli.profile", "Certificate profiles: list, show, check."),
@@ -21,10 +24,20 @@ COMMANDS: Final = {
     "ocsp": ("cli.ocsp", "OCSP: query; followers of the feed; other CAs that are served."),
     "verify": ("cli.verify", "Validate a certificate up to a trust anchor, and say why."),
     "log": ("cli.log", "The tamper-evident log: verify, prove, checkpoint."),
+    "backup": ("cli.backup", "Backups of a running instance: create, check, restore."),
     "config": ("cli.config", "Settings: show, check, explain."),
     "completion": ("cli.completion", "Completion for bash, zsh or fish."),
 }
 """For each command its module and its line in ``--help``."""
+
+
+class _Folder(click.Path):
+    """A folder; an empty name, as of a variable that is not set, is none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("the name of the folder is empty; is a variable not set?", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 @click.group(
@@ -41,7 +54,7 @@ COMMANDS: Final = {
     show_default=True,
     show_envvar=True,
     metavar="DIR",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=_Folder(file_okay=False, path_type=Path),
     help="The instance's folder: settings, keys, ledger, log.",
 )
 @click.option(
@@ -85,6 +98,8 @@ def digitalid(
 
 def main() -> None:
     """Entry point of the installed command."""
+    keep_to_ourselves()
+    os.umask(os.umask(0o022) | 0o022)  # what is made here is not for others to write in
     digitalid.main(prog_name="digitalid")
 
 

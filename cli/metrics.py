@@ -20,17 +20,19 @@ from prometheus_client.registry import Collector
 from cli.crls import Crls
 from crl.awaited import Awaited
 from crl.history import Kind
-from infra.errors import Unavailable
+from infra.errors import Rejected, Unavailable
 from ocsp.metrics import BUCKETS, OcspMetrics
 from pki.directory.publisher import Standing
 from pki.log.log import Log
+from pki.signer.watch import KeyWatch
 
 
 class Metrics:
     """What is counted, and what is read off the instance when somebody asks."""
 
-    def __init__(self, log: Log, crls: Crls) -> None:
+    def __init__(self, log: Log, crls: Crls, keys: KeyWatch) -> None:
         self._crls = crls
+        self._keys = keys
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "digitalid_http_requests",
@@ -91,6 +93,7 @@ class Metrics:
         if directories:
             read_off.register(Families(directory_families(directories)))
         read_off.register(Families(crl_families(self._crls)))
+        read_off.register(Families([key_family(self._keys)]))
         if ocsp is not None:
             read_off.register(Families(ocsp_families(ocsp)))
         return generate_latest(self._registry) + generate_latest(read_off)
@@ -133,6 +136,7 @@ def ocsp_families(ocsp: OcspMetrics) -> list[Metric]:
         ("not_modified", "Answers that the asker had already (304).", ocsp.unchanged),
         ("signed", "Answers that were signed because somebody asked.", ocsp.signed),
         ("refreshed", "Answers that were signed before they aged.", ocsp.refreshed),
+        ("turned_away", "Connections that were too many.", ocsp.turned_away),
     )
     now = (
         ("kept", "Answers that are kept.", ocsp.kept),
@@ -174,6 +178,15 @@ def directory_families(directories: Mapping[str, Standing]) -> list[Metric]:
     ]
 
 
+def key_family(keys: KeyWatch) -> Metric:
+    available = GaugeMetricFamily(
+        "digitalid_key_available", "Whether the key could sign when last looked at.", labels=["key"]
+    )
+    for name, why in keys.found.items():
+        available.add_metric([name], float(why is None))
+    return available
+
+
 def crl_families(crls: Crls) -> list[Metric]:
     labels = ["ca", "kind"]
     entries = GaugeMetricFamily(
@@ -197,7 +210,7 @@ def crl_families(crls: Crls) -> list[Metric]:
         for kind in Kind:
             try:
                 crl = kept.series.current(kind)
-            except Unavailable:
+            except (Rejected, Unavailable):
                 continue
             labelled = [kept.series.name, kind.value]
             entries.add_metric(labelled, crl.count)

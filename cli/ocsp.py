@@ -36,6 +36,32 @@ ocsp.add_command(follower)
 ocsp.add_command(ca)
 
 
+@ocsp.command("accept-restored")
+@click.pass_obj
+def accept_restored(session: Session) -> Answer:
+    """On a validation authority: accept that its CA was restored from a backup.
+
+    Since then, health says feed-restored, and what was revoked stays so, whatever the CA says.
+    Revoke at the CA what it has lost; then this, and a restart or SIGHUP, makes the validation
+    authority forget what it knew and take over what the CA knows.
+
+    \b
+    Example:
+      digitalid --home /srv/va ocsp accept-restored \\
+          && systemctl reload digitalid-va
+    """
+    from cli.validation import TABLE
+    from cli.validation_source import accept_restored
+
+    folder = (session.settings.home / TABLE).parent
+    accept_restored(folder)
+    return Answer(
+        {"folder": str(folder)},
+        (Line("Accepted. A validation authority that runs takes it in at SIGHUP."),),
+        DONE,
+    )
+
+
 @ocsp.command("query")
 @click.argument("which", metavar="CERT")
 @click.option(

@@ -12,7 +12,7 @@ import click
 from cli import certificate, files
 from cli.command import Group, Session
 from cli.output import Answer, Fields, Json, Line, Table
-from infra.errors import Failure
+from infra.errors import Failure, Rejected
 
 if TYPE_CHECKING:
     from cli.foreign import Foreign
@@ -53,6 +53,8 @@ async def add(session: Session, name: str, ca_file: Path, crl: str) -> Answer:
     """
     from cli import foreign
 
+    if "://" not in crl and not Path(crl).is_file():
+        raise Rejected("bad-crl-source", f"there is no file {Path(crl).absolute()} with a CRL")
     async with _keys(session) as keys:
         made = await foreign.add(session.settings, keys, name, files.read(ca_file), crl)
     steps = (
@@ -148,7 +150,7 @@ async def _keys(session: Session) -> AsyncIterator[Keys]:
     settings = session.settings
     folder = settings.home / AUTHORITIES
     first = not folder.exists() and not (settings.home / RESPONDERS).exists()
-    with owned(folder):
+    with owned(folder, within=settings.home):
         keys, _ = await open_keys(settings, new=first)
         try:
             yield keys

@@ -19,7 +19,9 @@ import shutil
 import sys
 import unicodedata
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Final, TextIO, TypeAlias
 
 from infra.errors import Broken, Failure, Rejected, Unavailable
@@ -102,35 +104,76 @@ def exit_code(failure: Failure) -> int:
 
 
 def show(answer: Answer, *, as_json: bool, stream: TextIO | None = None) -> None:
-    """Write an answer to standard output or ``stream``."""
+    """Write an answer to standard output or ``stream``. Errors: ``cannot-write``."""
     stream = stream or sys.stdout
-    if as_json:
-        # In ASCII, nothing that a certificate's names hold can steer a terminal.
-        stream.write(json.dumps(answer.document, indent=2) + "\n")
-    else:
-        _write(answer.text, stream)
-    stream.flush()
+    try:
+        if as_json:
+            # In ASCII, nothing that a certificate's names hold can steer a terminal.
+            stream.write(json.dumps(answer.document, indent=2) + "\n")
+        else:
+            _write(answer.text, stream)
+        stream.flush()
+    except BrokenPipeError:
+        raise  # which click keeps silent about
+    except OSError as error:
+        raise unwritten(error, stream) from error
 
 
 def show_error(code: str, detail: str, *, as_json: bool, retry_after: float | None = None) -> None:
     """``error: CODE: detail`` on standard error; with ``as_json``
-    ``{"error": {"code", "detail"}}`` on standard output, plus ``retry_after`` (seconds) if given.
+    ``{"error": {"code", "detail"}}`` on standard output if that takes it, plus ``retry_after``
+    (seconds) if given.
     """
     if as_json:
         error: dict[str, Json] = {"code": code, "detail": detail}
         if retry_after is not None:
             error["retry_after"] = retry_after
-        sys.stdout.write(json.dumps({"error": error}, indent=2) + "\n")
-        sys.stdout.flush()
-        return
-    if coloured(sys.stderr):
-        from rich.text import Text
+        try:
+            sys.stdout.write(json.dumps({"error": error}, indent=2) + "\n")
+            sys.stdout.flush()
+        except BrokenPipeError as broken:
+            unwritten(broken, sys.stdout)  # the exit code tells it, too
+            return
+        except OSError as failure:
+            unwritten(failure, sys.stdout)
+        else:
+            return
+    with suppress(OSError):
+        if coloured(sys.stderr):
+            from rich.text import Text
 
-        line = Text.assemble(("error: ", BAD), (clean(code), "bold"), f": {clean(detail)}")
-        _console(sys.stderr).print(line, soft_wrap=True)
-    else:
-        sys.stderr.write(f"error: {clean(code)}: {clean(detail)}\n")
-    sys.stderr.flush()
+            line = Text.assemble(("error: ", BAD), (clean(code), "bold"), f": {clean(detail)}")
+            _console(sys.stderr).print(line, soft_wrap=True)
+        else:
+            sys.stderr.write(f"error: {clean(code)}: {clean(detail)}\n")
+        sys.stderr.flush()
+
+
+def counted(number: int, one: str, many: str) -> str:
+    """``1 entry``, ``2 entries``."""
+    return f"{number} {one if number == 1 else many}"
+
+
+def escape_unencodable() -> None:
+    """From now on, what the terminal's characters do not have is shown by its escapes."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+class Unwritten(Rejected):
+    """Standard output takes nothing, so not this either."""
+
+
+def unwritten(error: OSError, stream: TextIO) -> Unwritten:
+    """What to say when the stream does not take what is written; nothing more goes there."""
+    with suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())  # what is left to write, at exit
+        os.close(nowhere)
+    return Unwritten(
+        "cannot-write",
+        f"standard output: {error.strerror}; what was asked may be done: look before you repeat it",
+    )
 
 
 def clean(text: str) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
+from cli.output import counted
 from infra.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -53,10 +54,17 @@ _POLICY: Final = (
 
 async def front_page(instance: Instance) -> web.Response:
     """The page, as HTML without scripts."""
-    failing = instance.crls.failing
-    state = (
-        f'<span class="bad">no new CRL for {escape(", ".join(failing))}</span>'
+    amiss = [
+        f"{what} {', '.join(failing)}"
+        for what, failing in (
+            ("no key for", instance.key_watch.failing),
+            ("no new CRL for", instance.crls.failing),
+        )
         if failing
+    ]
+    state = (
+        f'<span class="bad">{escape("; ".join(amiss))}</span>'
+        if amiss
         else '<span class="good">in order</span>'
     )
     note = await instance.log.last_checkpoint()
@@ -88,7 +96,8 @@ def _authority(instance: Instance, name: str) -> str:
     authority = instance.hierarchy.authorities[name]
     try:
         crl = instance.crls.of(name).series.current()
-        revocations = f"CRL {crl.number}, {crl.count} entries, until {_day(crl.next_update)}"
+        entries = counted(crl.count, "entry", "entries")
+        revocations = f"CRL {crl.number}, {entries}, until {_day(crl.next_update)}"
     except Unavailable as unavailable:
         revocations = unavailable.detail
     subject = instance.hierarchy.subject(name)

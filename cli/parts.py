@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from importlib.metadata import version
 
+from cli.backup_ledger import LedgerCopies
 from cli.crls import Crls
 from cli.directories import Directories
 from cli.metrics import Metrics
@@ -14,12 +17,13 @@ from cli.private_slapd import NOT_STARTED, NotRunning, Running
 from cli.validation import Answering
 from conf.schema import Settings
 from infra.clock import Clock
+from infra.errors import Unavailable
 from infra.store.sqlite import SqliteStore
 from ocsp.delegate import Delegate
 from ocsp.feed_http import StatusFeed
 from ocsp.from_ledger import FromLedger
 from pki.directory.publisher import Publisher
-from pki.hierarchy import Hierarchy
+from pki.hierarchy import FEED_KEY, LOG_KEY, Hierarchy
 from pki.issuer import Issuer
 from pki.ledger import Ledger
 from pki.lint import Linter
@@ -27,6 +31,8 @@ from pki.log.log import Log
 from pki.mass_revocation import MassRevocation
 from pki.profile import Profile
 from pki.signer.port import Signer
+from pki.signer.watch import KeyWatch
+from pki.standing import Standing
 
 
 @dataclass
@@ -44,9 +50,12 @@ class Instance:
     keys_note: str
     token: str
     crls: Crls
+    since: datetime
     log_signer: Signer | None = None
     issuers: dict[str, Issuer] = field(default_factory=dict)
     crl_issuers: dict[str, Issuer] = field(default_factory=dict)
+    crl_signers: dict[str, Signer] = field(default_factory=dict)
+    """The keys of CRL issuers, by their names."""
     delegates: list[Delegate] = field(default_factory=list)
     statuses: FromLedger | None = None
     feed: StatusFeed | None = None
@@ -57,9 +66,41 @@ class Instance:
     version: str = version("digitalid")
 
     @cached_property
+    def key_watch(self) -> KeyWatch:
+        """Which keys could sign now; it looks once it was started."""
+        return KeyWatch(self.signers, self.settings.keys.check_interval)
+
+    def signers(self) -> dict[str, Signer]:
+        """Every key that signs here, by its label."""
+        found = {name: one.signer for name, one in self.hierarchy.authorities.items()}
+        found |= {f"{name}-crl": signer for name, signer in self.crl_signers.items()}
+        found |= {f"{one.issuer.name}-ocsp": one.signer for one in self.delegates}
+        for name, signer in ((LOG_KEY, self.log_signer), (FEED_KEY, self.feed_signer)):
+            if signer is not None:
+                found[name] = signer
+        return found
+
+    @cached_property
+    def standing(self) -> Standing:
+        """Which CAs may issue."""
+        return Standing(self.hierarchy.authorities)
+
+    def hear_crl(self, name: str) -> None:
+        """Take in what the CRL that a CA has signed elsewhere says of CAs here."""
+        with suppress(Unavailable):  # there is none yet
+            crl = self.crls.of(name).series.current().path.read_bytes()
+            self.standing.read(self.crl_issuers[name], crl)
+
+    @cached_property
     def directories(self) -> Directories:
         """The LDAP directories."""
         return Directories(self)
+
+    @cached_property
+    def ledger_copies(self) -> LedgerCopies:
+        """Copies of the ledger, for backups."""
+        settings = self.settings
+        return LedgerCopies(self.store, settings.store.path, settings.home, self.log.origin)
 
     async def publishers(self) -> Mapping[str, Publisher]:
         """What publishes into each of them. Errors: ``no-directory``."""

@@ -31,11 +31,12 @@ async def list_all(session: Session) -> Answer:
         (
             str(view["name"]),
             _joined(view.get("lifetime", view.get("validity"))),
+            "the CA itself" if view.get("reserved") else "requests",
             str(view.get("description", view.get("title", ""))),
         )
         for view in reply["profiles"]
     )
-    return Answer(reply, (Table(("NAME", "LIFETIME", "FOR"), rows),))
+    return Answer(reply, (Table(("NAME", "LIFETIME", "ISSUED TO", "FOR"), rows),))
 
 
 @profile.command("show")

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from cli import certificate, files
-from cli.certificate import FILE, REASONS, ca_option
+from cli.certificate import FILE, REASON, ca_option
 from cli.command import Command, Session
-from cli.output import Answer, Fields, Line
+from cli.output import Answer, Fields, Line, counted
 from infra.errors import Rejected
 
 if TYPE_CHECKING:
@@ -34,12 +34,7 @@ Progress = Callable[[int, int], None]
 @click.option("--issued-before", type=certificate.MOMENT, help="Issued before.")
 @click.option("--serials", type=FILE, help="A file of serial numbers, one a line.")
 @click.option("--keys", type=FILE, help="A file of keys, SHA-256 of each, one a line.")
-@click.option(
-    "--reason",
-    type=click.Choice(REASONS, case_sensitive=False),
-    metavar="REASON",
-    help="Why, as for 'digitalid cert revoke'.",
-)
+@click.option("--reason", type=REASON, help="Why, as for 'digitalid cert revoke'.")
 @click.option(
     "--invalidity-date",
     type=certificate.MOMENT,
@@ -111,6 +106,8 @@ async def revoke_many(
                 return await _resumed(client, progress)
             listed = None if serials is None else _read(serials, "serials")
             listed = listed if keys is None else _read(keys, "keys")
+            if profile is not None:
+                await _require_profile(client, profile, asked, progress)
             if rehearse:
                 return await _rehearsed(client, asked, listed, progress)
             if listed is not None:
@@ -233,7 +230,10 @@ async def _rehearsed(
         ("time", f"{seconds:.0f} s, at {rate:.0f} a second, {said}"),
     )
     sizes = tuple(
-        (f"CRL of {scope}", f"{view['entries']} entries, {view['octets']} octets")
+        (
+            f"CRL of {scope}",
+            f"{counted(view['entries'], 'entry', 'entries')}, {view['octets']} octets",
+        )
         for scope, view in sorted(crls.items())
     )
     note = Line("This was a rehearsal: nothing is changed. Without --rehearse it is done.")
@@ -251,6 +251,23 @@ async def _over_ledger(
         yield step
 
 
+async def _require_profile(
+    client: ApiClient, profile: str, asked: Mapping[str, object], progress: Progress
+) -> None:
+    """Refuse a mistyped name; one that is no longer a profile's still has its certificates."""
+    known = [view["name"] for view in (await client.get("/profiles"))["profiles"]]
+    if profile in known:
+        return
+    async for step in _over_ledger(client, asked, progress):
+        if step["revoked"] or step["already"]:
+            return
+    raise Rejected(
+        "unknown-profile",
+        f"no profile is called {profile!r}, and no certificate that could be revoked is of one; "
+        f"there are: {', '.join(known)}",
+    )
+
+
 async def _over_list(
     client: ApiClient, asked: Mapping[str, object], listed: _List, progress: Progress
 ) -> AsyncIterator[dict[str, Any]]:
@@ -264,7 +281,7 @@ async def _over_list(
 def _done(jobs: list[dict[str, Any]]) -> Answer:
     revoked, already = (sum(job[name] for job in jobs) for name in ("revoked", "already"))
     unknown = [one for job in jobs for one in job["unknown"]]
-    lines = [Line(f"Revoked {revoked}; {already} were revoked before.")]
+    lines = [Line(f"Revoked {revoked}; revoked before: {already}.")]
     if unknown:
         lines.append(Line(f"{len(unknown)} are not known here; --json lists them."))
     document = {"revoked": revoked, "already": already, "unknown": unknown}

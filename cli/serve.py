@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from cli.command import Group, Session, json_option
-from cli.output import clean
+from cli.output import clean, unwritten
 from infra.collection import settle
 from infra.errors import Failure, Rejected
+from infra.secrets import read_private
 
 if TYPE_CHECKING:
     from cli.parts import Instance
@@ -40,7 +41,7 @@ def serve(context: click.Context, app_port: int | None, validation_port: int | N
 
     The first run makes a development hierarchy: a root CA, an issuing CA, OCSP responders and the
     log's key. Every later run keeps what is there. SIGHUP replaces the processes that answer OCSP
-    (ocsp.workers), with no request lost.
+    (ocsp.workers), with no request lost; where the terminal was closed, it stops.
 
     \b
     Example:
@@ -140,9 +141,11 @@ def _run(session: Session, service: Callable[[Settings, _Stop], Awaitable[None]]
 
 
 async def _serve(settings: Settings, stop: _Stop) -> None:
+    from cli.addresses import check_ports, former_urls
     from cli.compose import listening, running
 
     tls = _tls(settings)
+    await check_ports(settings)  # before the URLs go into certificates
     async with (
         running(settings, create=True, serving=True) as instance,
         listening(instance, tls) as urls,
@@ -154,17 +157,21 @@ async def _serve(settings: Settings, stop: _Stop) -> None:
 
         settle()
         stop.ready(restart)
+        for warning in former_urls(instance):
+            _log.warning("%s", warning)
         _say(_welcome(instance, *urls))
         await stop.wait()
 
 
 async def _serve_ocsp(settings: Settings, stop: _Stop) -> None:
+    from cli.addresses import check_ports
     from cli.validation_authority import validating
 
     def say(text: str) -> None:
         sys.stderr.write(f"{clean(text)}\n")
         sys.stderr.flush()
 
+    await check_ports(settings)
     async with validating(settings, tls=_tls(settings), say=say) as (authority, private, public):
         settle()
         stop.ready(authority.reload)
@@ -180,6 +187,7 @@ class _Stop:
         self._starting = asyncio.current_task()
         self._begin_anew: Callable[[], Awaitable[None]] | None = None
         self._under_way: set[asyncio.Task[None]] = set()
+        self._terminals = [descriptor for descriptor in (0, 2) if os.isatty(descriptor)]
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._end)
@@ -201,7 +209,8 @@ class _Stop:
         await asyncio.gather(*self._under_way, return_exceptions=True)
         if ended is not None and ended.done():
             ended.result()
-        sys.stderr.write("\nstopping: requests under way are finished\n")
+        with suppress(OSError):  # the terminal may be gone
+            sys.stderr.write("\nstopping: requests under way are finished\n")
 
     def _end(self) -> None:
         if self._starting is not None:
@@ -209,7 +218,10 @@ class _Stop:
         self._told.set()
 
     def _hang_up(self) -> None:
-        if self._begin_anew is not None:
+        # Nobody asked for anything: the terminal that it ran on was closed (termios(3)).
+        if not all(map(os.isatty, self._terminals)):
+            self._end()
+        elif self._begin_anew is not None:
             task = asyncio.create_task(self._anew(self._begin_anew))
             self._under_way.add(task)
             task.add_done_callback(self._under_way.discard)
@@ -223,14 +235,21 @@ class _Stop:
 
 
 def _say(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise unwritten(error, sys.stdout) from error
 
 
 def _tls(settings: Settings) -> ssl.SSLContext | None:
     http = settings.http
     if http.tls_certificate is None or http.tls_key is None:
         return None
+    exposed = "secret-file-permissions"
+    read_private(http.tls_key, _MAX_TLS_KEY, missing="bad-tls-certificate", exposed=exposed)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
@@ -241,6 +260,16 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
             f"{http.tls_certificate} and {http.tls_key} are no certificate with its key: {error}",
         ) from error
     return context
+
+
+_MAX_TLS_KEY: Final = 64 * 1024  # octets
+
+
+def _shown(instance: Instance) -> str:
+    """The CA that issues when none is named, else any one."""
+    with suppress(Rejected):
+        return instance.hierarchy.usual().name
+    return next(iter(instance.hierarchy.authorities))
 
 
 def _welcome(instance: Instance, app: str, validation: str) -> str:
@@ -254,13 +283,22 @@ def _welcome(instance: Instance, app: str, validation: str) -> str:
     look_up = _look_up(instance)
     if look_up:
         issue += " --consent"
+    if not instance.hierarchy.authorities:
+        return f"""\
+DigitalID runs, but has no CA: {instance.hierarchy.first_step}; then start it again.
+
+  application  {app}/  (API under /api/v1; token in {home}/secrets/operator.token)
+
+Ctrl-C stops it; the state stays.
+"""
+    name = _shown(instance)
     return f"""\
 DigitalID is ready.  Keys: {instance.keys_note}.  State: {home}
 
   application  {app}/  (API under /api/v1; token in {home}/secrets/operator.token)
   OCSP         {validation}/ocsp
-  CRL          {validation}/crl/issuing.crl
-  CA           {validation}/aia/issuing.cer
+  CRL          {validation}/crl/{name}.crl
+  CA           {validation}/aia/{name}.cer
   directory    {_directory(instance)}
 
 Try it in another terminal, from this folder:

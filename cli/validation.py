@@ -15,7 +15,9 @@ from cli.from_settings import limits
 from cli.keys import key_access
 from conf.schema import Settings
 from infra.clock import Clock
+from infra.http.front import Front
 from ocsp.metrics import OcspMetrics
+from ocsp.request import MAX_REQUEST
 from ocsp.requestor import SignedRequests
 from ocsp.responder import Delegate, Practice, Responder, ResponderIdType, crl_urls
 from ocsp.server import OcspServer
@@ -47,10 +49,12 @@ class Answering(Protocol):
 
 
 class Here:
-    """OCSP in this very process. ``server``: what answers, for the port's front."""
+    """OCSP in this very process. ``server``: what answers, for the port's front; ``front``: that,
+    if the port is this process's."""
 
     def __init__(self, responder: Responder, server: OcspServer) -> None:
         self.server = server
+        self.front: Front | None = None
         self._responder = responder
         self._refreshing = asyncio.create_task(server.run(), name="refreshing OCSP answers")
 
@@ -80,7 +84,11 @@ class Here:
             self.server.issuers.add(delegate.issuer.name)
 
     async def measure(self) -> OcspMetrics:
-        return self.server.measured()
+        metrics = self.server.measured()
+        if self.front is not None:
+            metrics.connections = self.front.connections
+            metrics.turned_away = self.front.turned_away
+        return metrics
 
     async def restart(self) -> None:
         """There is no process to replace."""
@@ -178,7 +186,7 @@ def _setup(
         most_lag=most_lag,
         relay=str(settings.home / RELAY) if relay else None,
         listeners=(),
-        limits=limits(settings),
+        limits=limits(settings, MAX_REQUEST),
         practice=practice(settings),
         lifetime=settings.ocsp.lifetime,
         crl_references=settings.ocsp.crl_reference,

@@ -48,13 +48,15 @@ class Http:
     tls_key: Annotated[Path | None, OptionalPath()]
     max_request: Annotated[int, Size("1KiB", "64MiB")]
     max_connections: Annotated[int, Whole(1, 1_000_000)]
+    max_connections_per_address: Annotated[int, Whole(0, 1_000_000)]
     request_timeout: Annotated[timedelta, Duration("1s", "1h")]
     shutdown_timeout: Annotated[timedelta, Duration("0s", "1h")]
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Where private keys are; ``module`` None: the first SoftHSM that is installed."""
+    """Where private keys are; ``module`` None: the first SoftHSM that is installed;
+    ``check_interval``: how often health looks at them."""
 
     store: Annotated[Literal["auto", "pkcs11", "file"], Choice(("auto", "pkcs11", "file"))]
     module: Annotated[Path | None, OptionalPath()]
@@ -62,6 +64,7 @@ class Keys:
     pin: Annotated[Secret, Reference()]
     folder: Annotated[Path, FilePath()]
     passphrase: Annotated[Secret, Reference()]
+    check_interval: Annotated[timedelta, Duration("1s", "1h")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +84,11 @@ class Crl:
 
     ``delta``: whether revocations go into delta CRLs; ``retention``: how long after its end a
     revoked certificate stays listed; ``keep``, ``keep_for``: how many files of a series stay, and
-    all that are younger; ``partitions``: how many CRLs new certificates are spread over, 0 for one
-    CRL of the whole CA; ``by_kind``: whether CAs' certificates and others' have CRLs of their own;
-    ``indirect``: who signs one CRL for all CAs below a root, empty for nobody; ``offline``: CAs
-    whose CRLs are made elsewhere and imported; ``lease``: how long a process that died keeps
-    others from making CRLs.
+    all that are younger; ``cache``: how long caches may keep one; ``partitions``: how many CRLs
+    new certificates are spread over, 0 for one CRL of the whole CA; ``by_kind``: whether CAs'
+    certificates and others' have CRLs of their own; ``indirect``: who signs one CRL for all CAs
+    below a root, empty for nobody; ``offline``: CAs whose CRLs are made elsewhere and imported;
+    ``lease``: how long a process that died keeps others from making CRLs.
     """
 
     lifetime: Annotated[timedelta, Duration("1m", "400d")]
@@ -96,6 +99,7 @@ class Crl:
     retention: Annotated[timedelta, Duration("0s", "5200w")]
     keep: Annotated[int, Whole(1, 10_000)]
     keep_for: Annotated[timedelta, Duration("0s", "5200w")]
+    cache: Annotated[timedelta, Duration("0s", "400d")]
     partitions: Annotated[int, Whole(0, 100_000)]
     by_kind: Annotated[bool, Switch()]
     indirect: Annotated[str, CRL_ISSUER]

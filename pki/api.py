@@ -18,6 +18,7 @@ import msgspec
 from aiohttp import web
 
 from infra.errors import Broken, Rejected
+from infra.http.body import decode
 from infra.http.limits import read_body
 from pki.authority import Application, Authority
 from pki.certificate import Order, parse_certificate
@@ -39,7 +40,9 @@ Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 BASE: Final = "/api/v1"
 MAX_BODY: Final = 256 * 1024
 MAX_PAGE: Final = 1000
-DEFAULT_CA: Final = "issuing"
+_CHOICE: Final = ("serial", "request_id", "subject", "ca", "profile", "status")
+_FOUND_BY: Final = (*_CHOICE, "limit", "after")
+_STATUSES: Final = ("good", "revoked", "hold", "expired", State.intended.value, State.void.value)
 # Ids that begin with a dot are the program's own (``pki.hierarchy``): nobody else can take one.
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}")
 _DURATION: Final = re.compile(r"([1-9][0-9]{0,5})([smhdy])")
@@ -53,11 +56,12 @@ _UNITS: Final = {
 
 
 class IssueBody(msgspec.Struct, forbid_unknown_fields=True):
-    """What ``POST /certificates`` takes; ``consent``: of the holder, to be in the directory."""
+    """What ``POST /certificates`` takes; ``ca``: the usual one unless named; ``consent``: of the
+    holder, to be in the directory."""
 
     profile: str
     csr: str
-    ca: str = DEFAULT_CA
+    ca: str | None = None
     request_id: str | None = None
     lifetime: str | None = None
     subject: str | None = None
@@ -65,10 +69,12 @@ class IssueBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class RevokeBody(msgspec.Struct, forbid_unknown_fields=True):
-    """What ``POST /certificates/SERIAL/revoke`` takes."""
+    """What ``POST /certificates/SERIAL/revoke`` takes; ``authority``: that the certificate of a CA
+    is meant, with which all that it has issued becomes invalid."""
 
     reason: str
     invalidity_date: str | None = None
+    authority: bool = False
 
 
 class Engine(LogKeeper, Protocol):
@@ -120,7 +126,8 @@ class Api:
                 "bad-request-id",
                 "a request id is a letter or digit, then up to 127 of them or . _ : / @ -",
             )
-        authority = self._engine.hierarchy.authority(body.ca)
+        hierarchy = self._engine.hierarchy
+        authority = hierarchy.usual() if body.ca is None else hierarchy.authority(body.ca)
         if authority.profile(body.profile).reserved:
             raise Rejected(
                 "profile-reserved",
@@ -153,16 +160,28 @@ class Api:
 
         ``subject`` (RFC 4514, whole), ``request_id`` and ``serial`` look one up; without them
         the ledger is walked in order of its changes, ``after`` being where the last page ended.
+        ``ca``, ``profile`` and ``status`` leave out what differs. Errors: ``unknown-parameter``,
+        ``bad-status``, ``no-such-authority``, ``bad-number``.
         """
         query = request.query
+        for name in query:
+            if name not in _FOUND_BY:
+                raise Rejected(
+                    "unknown-parameter", f"{name[:40]!r} is none of {', '.join(_FOUND_BY)}"
+                )
+        if (asked := query.get("status")) is not None and asked not in _STATUSES:
+            raise Rejected("bad-status", f"{asked[:40]!r} is none of {', '.join(_STATUSES)}")
         limit = whole(query.get("limit", "100"), 1, MAX_PAGE)
         after = whole(query.get("after", "0"), 0, 2**62)
-        ca = query.get("ca", DEFAULT_CA)
+        hierarchy = self._engine.hierarchy
+        ca = hierarchy.authority(query["ca"]).name if "ca" in query else None
         following: int | None = None
         if "serial" in query:
-            records = [await self._engine.ledger.record(ca, parse_serial(query["serial"]))]
+            serial = parse_serial(query["serial"])
+            records = [await self._engine.ledger.record(ca or hierarchy.usual().name, serial)]
         elif "request_id" in query:
-            known = await self._engine.ledger.by_request(ca, query["request_id"])
+            issuer = ca or hierarchy.usual().name
+            known = await self._engine.ledger.by_request(issuer, query["request_id"])
             records = [] if known is None else [known]
         elif "subject" in query:
             subject = parse_rfc4514(query["subject"]).rfc4514()
@@ -171,11 +190,13 @@ class Api:
             records = await self._engine.ledger.changed(after, limit=limit)
             if len(records) == limit:
                 following = records[-1].sequence
+        now = self._now()
         wanted = [
             await self._view(record)
             for record in records
-            if query.get("profile", record.profile) == record.profile
-            and query.get("status", _status(record, self._now())) == _status(record, self._now())
+            if ca in (None, record.ca)
+            and query.get("profile", record.profile) == record.profile
+            and asked in (None, _status(record, now))
         ]
         return _json({"certificates": wanted, "next": following})
 
@@ -186,6 +207,12 @@ class Api:
         match request.match_info["act"]:
             case "revoke":
                 body = await _decoded(request, RevokeBody)
+                if not body.authority and _is_authority(record):
+                    raise Rejected(
+                        "ca-certificate",
+                        "this is the certificate of a CA: once it is revoked, nothing that it has "
+                        "issued is valid any more, for good; say --authority if that is meant",
+                    )
                 record = await ledger.revoke(
                     record.ca,
                     record.serial,
@@ -204,7 +231,8 @@ class Api:
     async def authorities(self, request: web.Request) -> web.Response:
         """``GET /authorities``: every CA."""
         known = self._engine.hierarchy.authorities.values()
-        return _json({"authorities": [_authority_view(authority) for authority in known]})
+        views = [_authority_view(authority) for authority in known]
+        return _json({"authorities": views, "awaited": self._engine.hierarchy.awaited})
 
     async def authority(self, request: web.Request) -> web.Response:
         """``GET /authorities/NAME``: one CA."""
@@ -343,16 +371,23 @@ def parse_moment(text: str | None) -> datetime | None:
         return None
     try:
         at = datetime.fromisoformat(text)
-    except ValueError as error:
+        return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    except (ValueError, OverflowError) as error:  # the latter: in UTC, it is before the year 1
         raise Rejected(
             "bad-time", f"{text[:40]!r} is no time; write 2026-11-22T10:00:00Z"
         ) from error
-    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
 def moment(at: datetime) -> str:
     """A time as RFC 3339 writes it, in UTC."""
     return at.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _is_authority(record: Record) -> bool:
+    if record.state is not State.issued:
+        return False
+    constraints = parse_certificate(record.certificate).basic_constraints
+    return constraints is not None and constraints.ca
 
 
 def _authority_view(authority: Authority) -> dict[str, Any]:
@@ -375,6 +410,7 @@ def _authority_view(authority: Authority) -> dict[str, Any]:
         "crl_url": issuer.crl_url,
         "ocsp_url": issuer.ocsp_url,
         "certificate_url": issuer.certificate_url,
+        "barred": authority.barred,
     }
 
 
@@ -392,6 +428,7 @@ def _profile_view(profile: Profile) -> dict[str, Any]:
         "key_types": sorted(profile.key_types),
         "validity": " ".join(spans) or str(lifetime.exact),
         "rulebook": profile.rulebook,
+        "reserved": profile.reserved,
         "fingerprint": profile.fingerprint,
     }
 
@@ -407,11 +444,3 @@ _Body = TypeVar("_Body", bound=msgspec.Struct)
 
 async def _decoded(request: web.Request, kind: type[_Body]) -> _Body:
     return decode(await read_body(request, MAX_BODY), kind)
-
-
-def decode(octets: bytes, kind: type[_Body]) -> _Body:
-    """A body of JSON. Errors: ``bad-body``."""
-    try:
-        return msgspec.json.decode(octets, type=kind)
-    except msgspec.MsgspecError as error:
-        raise Rejected("bad-body", f"the body is not the JSON that is expected: {error}") from error

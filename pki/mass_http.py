@@ -10,9 +10,10 @@ import msgspec
 from aiohttp import web
 
 from infra.errors import Rejected
+from infra.http.body import decode
 from infra.http.limits import read_body
 from pki.algorithms import SIGNATURE_ALGORITHMS, KeyType
-from pki.api import BASE, MAX_BODY, decode, moment, parse_moment
+from pki.api import BASE, MAX_BODY, moment, parse_moment
 from pki.hierarchy import Hierarchy
 from pki.mass_query import KeptList, Listed, ListKind, Order, Query, Step
 from pki.mass_revocation import BATCH, Job, MassRevocation
@@ -83,7 +84,7 @@ def mass_routes(office: Office) -> list[web.RouteDef]:
             step = await _rehearse(office, body, _order(body, request))
         else:
             if job is None:
-                what = _kept(office, body) or _query(body)
+                what = _kept(office, body) or _query(office, body)
                 job = await jobs.begin(what, _order(body, request))
             step = await jobs.advance(job)
         rate, measured = await jobs.rate()
@@ -117,7 +118,7 @@ def _order(body: MassBody, request: web.Request) -> Order:
 
 async def _rehearse(office: Office, body: MassBody, order: Order) -> Step:
     if body.kind is None or body.items is None:
-        return await office.mass_revocation.rehearse(_query(body), order, body.after)
+        return await office.mass_revocation.rehearse(_query(office, body), order, body.after)
     listed = _listed(office, body, body.kind, body.items)
     return await office.mass_revocation.rehearse_list(listed, order)
 
@@ -169,7 +170,9 @@ def _require_alone(body: MassBody) -> None:
         raise Rejected("bad-body", "a list stands alone: nothing else chooses certificates")
 
 
-def _query(body: MassBody) -> Query:
+def _query(office: Office, body: MassBody) -> Query:
+    if body.ca is not None:
+        office.hierarchy.authority(body.ca)
     kinds = [kind.value for kind in KeyType]
     if body.key_type is not None and body.key_type not in kinds:
         raise Rejected("bad-key-type", f"a key type is one of {', '.join(kinds)}")

@@ -306,7 +306,7 @@ def go(
     point: Callable[[str], None] = lambda point: None,
 ) -> Replay:
     """Run or resume the ceremony that began in ``folder``. Errors: see ``Ceremony``."""
-    with owned(folder.parent):
+    with owned(folder.parent, within=home):
         journal = Journal(folder / TRANSCRIPT, tools.clock)
         try:
             resumed = len(journal.entries) > 1

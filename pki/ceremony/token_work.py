@@ -7,7 +7,6 @@ command line, and each piece can be done again after a crash: it looks at what i
 from __future__ import annotations
 
 import os
-import resource
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from infra.errors import Broken, Failure, Rejected, Unavailable
+from infra.memory import keep_to_ourselves
 from pki import der
 
 _PATIENCE: Final = 300.0  # seconds; an HSM takes its time for an RSA key of 4096 bits
@@ -268,7 +268,7 @@ def _unwrap(session: Any, task: Work) -> None:
 
 def main() -> None:
     """Do what standard input says."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    keep_to_ourselves()
     task = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Work)
     try:
         outcome = _do(task)

@@ -110,7 +110,7 @@ def _proven(
         f"The keys of all {people} participants have signed the whole, up to its last step.",
         "Each certificate and CRL is the one that was confirmed, octet for octet, and is signed "
         "by the key that the transcript names.",
-        f"{len(kept.issued)} certificates of {len(kept.authorities)} CAs were made up to its end; "
+        f"Certificates made up to its end: {len(kept.issued)}, by CAs: {len(kept.authorities)}; "
         "no serial number was used twice.",
     ]
     if published:

@@ -11,9 +11,10 @@ import msgspec
 from aiohttp import web
 
 from infra.errors import Broken, Failure, Rejected, Unavailable
+from infra.http.body import decode
 from infra.http.limits import read_body
 from infra.store.port import Store
-from pki.api import BASE, MAX_BODY, decode
+from pki.api import BASE, MAX_BODY
 from pki.directory.compare import Comparison, Difference, Progress
 from pki.directory.entries import IDENTIFIER_HASH, SERIAL_NUMBER, WEB3_ID, subject_of
 from pki.directory.naming import escape_filter

@@ -84,6 +84,10 @@ def crl(
     return builder.sign(key, algorithm).public_bytes(Encoding.DER)
 
 
+PACE = Pace(most=0.02, least=0.01, first=0.01, longest=0.02)
+HASTY = replace(PACE, patience=Patience(read=0.3))
+
+
 class House:
     """A table, a source that reads a file, and a clock."""
 
@@ -95,10 +99,10 @@ class House:
         self.reader = self.table.reader(most_lag=timedelta(seconds=60))
         self.source = self.again()
 
-    def again(self, where: str = "") -> CrlSource:
+    def again(self, where: str = "", pace: Pace = PACE) -> CrlSource:
         """A source as a new process would make it."""
         source = CrlSource(
-            ISSUER, where or str(self.file), self.folder, self.table, self.clock, pace=PACE
+            ISSUER, where or str(self.file), self.folder, self.table, self.clock, pace=pace
         )
         self.source = source
         return source
@@ -126,11 +130,6 @@ class House:
     def close(self) -> None:
         self.reader.close()
         self.table.close()
-
-
-PACE = Pace(
-    most=0.02, least=0.01, first=0.01, longest=0.02, patience=Patience(connect=2, read=1, total=5)
-)
 
 
 @pytest.fixture
@@ -474,12 +473,13 @@ async def test_a_server_that_says_nothing_or_too_much(
     server = Server()
     async with serving(server) as url:
         server.content = crl(1, range(1, 100))
-        house.again(f"{url}/acme.crl")
+        house.again(f"{url}/acme.crl", HASTY)
         server.hang.clear()
         with pytest.raises(Unavailable) as away:
             await house.look()
         assert away.value.code == "crl-unreachable"
         server.hang.set()
+        house.again(f"{url}/acme.crl")
         monkeypatch.setattr(crl_fetch, "MAX_CRL", 1000)
         with pytest.raises(Rejected) as refused:
             await house.look()

@@ -5,9 +5,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from math import gcd
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import NameOID
 
 from tests.journeys.product import RESERVED, Product, require, run
 
@@ -107,6 +112,23 @@ def test_json_that_is_none(product: Product) -> None:
         assert problem["code"] == "bad-body", problem
 
 
+def test_json_that_is_not_utf_8(product: Product) -> None:
+    for path, body in {
+        "/certificates": b'{"profile": "\xff\xfe", "csr": "y"}',
+        "/directories/filter": b'{"mail": "\xff"}',
+        "/log/verify": b'{"key_pem": "\xff"}',
+        "/revocations": b'{"reason": "\xff"}',
+    }.items():
+        status, problem = product.post(path, body)
+        assert (status, problem["code"]) == (400, "bad-body"), path
+
+
+def test_a_time_that_is_before_the_year_1_in_utc(product: Product) -> None:
+    asked = {"reason": "superseded", "rehearse": True, "issued_after": "0001-01-01T00:00:00+23:59"}
+    status, problem = product.post("/revocations", asked)
+    assert (status, problem["code"]) == (400, "bad-time")
+
+
 def test_an_unknown_profile(product: Product) -> None:
     request = product.request("unknown", "/CN=x")
     refused(product, request, "unknown-profile", "choose one of", profile="no-such-profile")
@@ -169,6 +191,60 @@ def test_a_key_of_another_subject(product: Product) -> None:
     refused(product, second, "key-reused", "make a new key", profile=CITIZEN)
     product.cli("cert", "revoke", "owner.pem", "--reason", "keyCompromise")
     refused(product, first, "key-compromised", "make a new key", profile=CITIZEN)
+
+
+def test_a_compromised_rsa_key_does_not_come_back_with_another_exponent(product: Product) -> None:
+    key = rsa.generate_private_key(65537, 2048)
+    ours = csr(product, "modulus", key)
+    product.cli("cert", "issue", "--profile", CITIZEN, "--csr", ours, "--out", "modulus.pem")
+    product.cli("cert", "revoke", "modulus.pem", "--reason", "keyCompromise")
+    refused(product, ours, "key-compromised", "make a new key", profile=CITIZEN)
+    again = csr(product, "exponent", with_another_exponent(key))
+    refused(product, again, "rsa-exponent", "65537", profile=CITIZEN)
+
+
+def with_another_exponent(key: rsa.RSAPrivateKey) -> rsa.RSAPrivateKey:
+    numbers = key.private_numbers()
+    p, q = numbers.p, numbers.q
+    order = (p - 1) * (q - 1)
+    e = next(odd for odd in range(65539, 1 << 20, 2) if gcd(odd, order) == 1)
+    d = pow(e, -1, order)
+    crt = rsa.rsa_crt_dmp1(d, p), rsa.rsa_crt_dmq1(d, q), numbers.iqmp
+    return rsa.RSAPrivateNumbers(p, q, d, *crt, rsa.RSAPublicNumbers(e, p * q)).private_key()
+
+
+def csr(product: Product, name: str, key: rsa.RSAPrivateKey) -> Path:
+    subject = [
+        x509.NameAttribute(NameOID.COUNTRY_NAME, "AQ"),
+        x509.NameAttribute(NameOID.COMMON_NAME, name),
+    ]
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name(subject))
+    made = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    path = product.home / f"{name}.csr"
+    path.write_bytes(made)
+    return path
+
+
+@pytest.mark.parametrize("name", ["Al\u061cice", "Al\U000e0041ice", "\u3164", " Alice"], ids=ascii)
+def test_a_name_with_what_nobody_sees(product: Product, name: str) -> None:
+    request = product.request("unseen", f"/C=AQ/CN={name}", "-utf8")
+    refused(product, request, "bad-character", "", profile=CITIZEN)
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("localhost", "san-not-allowed"),
+        ("com", "san-not-allowed"),
+        ("127.0.0.1", "bad-general-name"),
+        ("0x7f.1", "bad-general-name"),
+        ("xn--0.example", "bad-general-name"),
+        ("ab--cd.example", "bad-general-name"),
+    ],
+)
+def test_a_host_name_that_is_none(product: Product, name: str, code: str) -> None:
+    request = product.request("host", "/CN=x", "-addext", f"subjectAltName=DNS:{name}")
+    refused(product, request, code, "", profile=SERVER)
 
 
 @pytest.mark.parametrize(

@@ -178,6 +178,33 @@ def test_a_folder_of_somebody_else(tmp_path: Path) -> None:
     in_order(product, "owned")
 
 
+def test_a_lost_passphrase_is_asked_for_and_not_made_anew(tmp_path: Path) -> None:
+    product = Product(tmp_path / "home", keys="file")
+    product.cli("init")
+    passphrase = product.home / "secrets" / "keys.passphrase"
+    kept = passphrase.rename(tmp_path / "kept")
+    product.refused("ca", "list", code="no-such-secret", says=str(passphrase))
+    assert not passphrase.exists()
+    kept.rename(passphrase)
+    assert len(product.json("ca", "list")["authorities"]) == 2
+
+
+def test_a_lost_key_of_the_directory_does_not_bring_the_erased_back(tmp_path: Path) -> None:
+    """With another key nobody would know who was erased."""
+    product = Product(
+        tmp_path / "home",
+        keys="file",
+        directory={"url": "ldapi://%2Fnowhere%2Fldapi", "bind": "external"},
+    )
+    product.cli("init")
+    product.issue("alice", "/C=AQ/CN=Alice", CITIZEN)
+    product.cli("directory", "erase", "--subject", "CN=Alice,C=AQ")
+    key = product.home / "secrets" / "directory.key"
+    key.unlink()
+    product.refused("directory", "status", code="no-such-secret", says=str(key))
+    assert not key.exists()
+
+
 def test_a_clock_that_went_back(product: Product) -> None:
     require("faketime")
     back = ("faketime", "-f", "-2d")

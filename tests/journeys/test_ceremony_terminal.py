@@ -214,6 +214,9 @@ def test_a_rehearsal_is_marked_and_apart(hall: Hall, small: Path) -> None:
     begun.type("pause")
     assert begun.question() is None
     assert re.search(r"ceremony resume small\s+--rehearsal", begun.screen)
+    again = hall.terminal("rehearse", small)
+    assert again.question() is None
+    assert re.search(r"ceremony resume small\s+--rehearsal", again.screen)
     terminal = hall.terminal("resume", "small", "--rehearsal")
     terminal.play(cast.answer)
     assert terminal.code == 0, terminal.screen[-2000:]

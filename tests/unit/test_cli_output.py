@@ -220,24 +220,32 @@ def test_progress_is_silent_in_scripts(
     assert capsys.readouterr().err == ""
 
 
-def test_progress_appears_on_a_terminal_when_it_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("first", ["before", "after"])
+def test_progress_appears_on_a_terminal_when_it_takes_long(
+    monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    """``first``: whether the first report comes before it appears, or after."""
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(progress, "PATIENCE", 0.0)
-    terminal, begun = Terminal(), Event()
+    terminal, due, begun = Terminal(), Event(), Event()
     monkeypatch.setattr(sys, "stderr", terminal)
     begin = progress._Shown.begin
 
     def noticed(shown: progress._Shown) -> None:
+        assert due.wait(60)
         begin(shown)
         begun.set()
 
     monkeypatch.setattr(progress._Shown, "begin", noticed)
     with progress.working("entries") as report:
-        report(1, 3)
-        assert begun.wait(10)
-        report(2, 3)
+        if first == "before":
+            report(1, 3)
+        due.set()
+        assert begun.wait(60)
+        if first == "after":
+            report(1, 3)
     assert "entries" in terminal.getvalue()
-    assert "/3" in terminal.getvalue()
+    assert "1/3" in terminal.getvalue()
 
 
 def test_progress_does_not_appear_when_it_is_quick(monkeypatch: pytest.MonkeyPatch) -> None:

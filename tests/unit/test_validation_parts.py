@@ -22,7 +22,7 @@ from cli import foreign, responders, validation_api, validation_authority
 from cli.keys import open_keys
 from cli.responders import Responders, ends_soon
 from cli.validation_authority import ValidationAuthority
-from cli.validation_source import Statuses, feed_key_of, origin_of
+from cli.validation_source import Statuses, accept_restored, feed_key_of, origin_of
 from conf.load import load
 from conf.schema import Settings
 from infra.clock import FixedClock
@@ -34,7 +34,7 @@ from pki.export import encode_pem
 from pki.issuer import Issuer
 from pki.request import parse_request
 from pki.signer import Keys
-from pki.status import RevocationReason, Revoked
+from pki.status import CertStatus, Good, RevocationReason, Revoked, Unknown
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 DAY = timedelta(days=1)
@@ -131,6 +131,16 @@ async def test_a_ca_is_added_certified_and_removed(settings: Settings, keys: Key
     assert list(foreign.names(home)) == []
     with refusal("no-such-authority"):
         foreign.load(home, "acme")
+
+
+async def test_a_ca_is_there_once_under_the_name_that_it_was_given(
+    settings: Settings, keys: Keys
+) -> None:
+    made = await foreign.add(settings, keys, "acme", CA, "http://acme.example/a.crl")
+    with pytest.raises(Failure, match=r"^authority-exists: .* as acme"):
+        await foreign.add(settings, keys, "beta", CA, "http://acme.example/b.crl")
+    assert foreign.shown(made.issuer.name) == foreign.shown("crl:acme") == "crl:acme"
+    assert foreign.shown("issuing") == "issuing"
 
 
 async def test_another_ca_of_a_name_that_was_free_again_has_other_statuses(
@@ -402,17 +412,18 @@ async def test_reload_takes_other_cas_in_and_out(
 async def test_a_feed_that_knows_less_than_nothing(
     running: ValidationAuthority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only what was filled is begun anew, so that no such answer, again and again, does harm."""
+    """Only what was filled is filled again, so that no such answer, again and again, does harm."""
     monkeypatch.setattr(validation_authority, "_PATIENCE", 0.0)
     table = running.settings.home / "status" / "table"
     inode = table.stat().st_ino
     ahead = Rejected("feed-ahead", "nothing beyond 0 ever happened here")
-    await running._begin_anew(ahead)
-    assert table.stat().st_ino == inode
+    await running._begin_again(ahead)
+    assert not running.retaining
     running._statuses.applied = 3
-    await running._begin_anew(ahead)
-    assert table.stat().st_ino != inode
+    await running._begin_again(ahead)
+    assert table.stat().st_ino == inode
     assert running._statuses.applied == 0
+    assert running.retaining
 
 
 # Where statuses are kept
@@ -437,6 +448,98 @@ def test_a_table_belongs_to_one_feed(statuses: Statuses) -> None:
     statuses.applied = 5
     statuses.belong_to(b"another key")
     assert statuses.applied == 5
+
+
+HELD = Revoked(REVOKED.at, RevocationReason.certificateHold, None, 2)
+
+
+def filled(statuses: Statuses) -> None:
+    statuses.belong_to(b"a key")
+    statuses.issuer("issuing", complete=True)
+    statuses.put_many("issuing", [(1, REVOKED), (2, HELD), (3, Good()), (4, REVOKED)])
+    statuses.applied = 7
+    statuses.retain("nothing beyond 4 ever happened here")
+
+
+def said(statuses: Statuses, *serials: int) -> list[CertStatus]:
+    return [statuses._table.status("issuing", serial) for serial in serials]
+
+
+def test_nothing_that_is_revoked_becomes_good_by_a_ca_that_was_restored(
+    statuses: Statuses,
+) -> None:
+    filled(statuses)
+    assert (statuses.applied, statuses.retaining) == (0, True)
+    later = Revoked(REVOKED.at, RevocationReason.superseded, None, 9)
+    statuses.put_many("issuing", [(1, Good()), (2, Good()), (3, later), (4, HELD), (5, Good())])
+    assert said(statuses, 1, 2, 3, 4, 5) == [REVOKED, HELD, later, REVOKED, Good()]
+    statuses.put_many("issuing", [(2, later)])
+    assert said(statuses, 2) == [later]
+    # What a CRL says counts as ever.
+    other = f"{foreign.PREFIX}acme:0123456789abcdef"
+    statuses.issuer(other, complete=False)
+    statuses.put_many(other, [(1, HELD)])
+    statuses.put_many(other, [(1, Good())])
+    assert statuses._table.status(other, 1) == Good()
+
+
+def test_that_stays_so_until_the_operator_accepts_it(tmp_path: Path) -> None:
+    folder = tmp_path / "status"
+    folder.mkdir()
+    with refusal("nothing-retained"):
+        accept_restored(folder)
+    with closing(Statuses(folder / "table")) as statuses:
+        filled(statuses)
+    with closing(Statuses(folder / "table")) as statuses:
+        assert statuses.retaining
+        statuses.belong_to(b"a key")
+        statuses.put_many("issuing", [(1, Good())])
+        assert said(statuses, 1) == [REVOKED]
+        accept_restored(folder)
+        # Nobody has told it to look yet.
+        statuses.put_many("issuing", [(1, Good())])
+        assert said(statuses, 1) == [REVOKED]
+        assert statuses.accepted
+        statuses.accept()
+        assert not statuses.retaining
+        statuses.issuer("issuing", complete=True)
+        assert said(statuses, 1) == [Unknown()]
+        statuses.put_many("issuing", [(1, Good())])
+        assert said(statuses, 1) == [Good()]
+    with closing(Statuses(folder / "table")) as statuses:
+        assert not statuses.retaining
+        assert said(statuses, 1) == [Good()]
+
+
+def test_what_was_accepted_while_it_was_down_counts_at_its_start(tmp_path: Path) -> None:
+    folder = tmp_path / "status"
+    folder.mkdir()
+    with closing(Statuses(folder / "table")) as statuses:
+        filled(statuses)
+    accept_restored(folder)
+    with closing(Statuses(folder / "table")) as statuses:
+        assert (statuses.retaining, statuses.accepted) == (False, False)
+        statuses.issuer("issuing", complete=True)
+        assert said(statuses, 1) == [Unknown()]
+
+
+def test_a_ca_that_is_restored_once_more_has_to_be_accepted_once_more(
+    statuses: Statuses, tmp_path: Path
+) -> None:
+    filled(statuses)
+    accept_restored(tmp_path / "status")
+    statuses.retain("once more")
+    statuses.accept()
+    assert (statuses.retaining, statuses.accepted) == (True, False)
+    assert said(statuses, 1) == [REVOKED]
+
+
+def test_another_feed_ends_it(statuses: Statuses) -> None:
+    filled(statuses)
+    statuses.belong_to(b"another key")
+    assert not statuses.retaining
+    statuses.issuer("issuing", complete=True)
+    assert said(statuses, 1) == [Unknown()]
 
 
 def test_no_feed_writes_what_a_crl_says(statuses: Statuses) -> None:
@@ -468,6 +571,9 @@ def test_the_feed_s_key_and_token(settings: Settings) -> None:
 
 
 # Health
+
+
+AWAY = Unavailable("token-unavailable", "plug it in")
 
 
 @dataclass
@@ -502,6 +608,22 @@ class Authority:
     uncertified: dict[str, Failure] = field(default_factory=dict)
     sources: dict[str, Any] = field(default_factory=dict)
     apart: Any = True
+    key_watch: Any = field(default_factory=lambda: KeysFound({}))
+    keys_note: str = "encrypted files"
+    since: datetime = NOW
+    retaining: bool = False
+
+
+@dataclass
+class KeysFound:
+    """What was found out about keys a moment ago."""
+
+    found: dict[str, Failure | None]
+    age: float | None = 1.25
+
+    @property
+    def failing(self) -> dict[str, str]:
+        return {name: why.code for name, why in self.found.items() if why is not None}
 
 
 @pytest.fixture
@@ -532,6 +654,8 @@ def test_health_in_order(authority: Any) -> None:
     [
         ({"follower": Followed(behind=2)}, "behind"),
         ({"follower": Followed(failing=Rejected("not-authenticated", ""))}, "behind"),
+        ({"retaining": True}, "behind"),
+        ({"retaining": True, "follower": Followed(seconds=61)}, "cut off"),
         ({"follower": Followed(seconds=61)}, "cut off"),
         ({"follower": Followed(seconds=math.inf)}, "cut off"),
         ({"uncertified": {"root": Rejected("responder-revoked", "")}}, "behind"),
@@ -539,12 +663,63 @@ def test_health_in_order(authority: Any) -> None:
         ({"sources": {"crl:acme:0": Source()}}, "cut off"),
         ({"sources": {}}, "cut off"),
         ({"clock": FixedClock(NOW + 2 * DAY)}, "cut off"),  # the CRL is over
+        ({"key_watch": KeysFound({"issuing-ocsp": AWAY, "acme-ocsp": None})}, "cut off"),
+        ({"key_watch": KeysFound({"issuing-ocsp": None, "acme-ocsp": AWAY})}, "cut off"),
     ],
 )
 def test_health_out_of_order(authority: Any, change: dict[str, Any], status: str) -> None:
     health = validation_api.health(replace(authority, **change))
     assert health["status"] == status, health
     assert "state" not in str(health)
+
+
+def test_health_says_that_the_ca_was_restored(authority: Any) -> None:
+    authority.retaining = True
+    assert validation_api.health(authority)["feed"]["failing"] == "feed-restored"
+    [failing] = validation_api.status(authority)["failing"]
+    assert (failing["what"], failing["code"], failing["stops"]) == ("feed", "feed-restored", False)
+    authority.follower = Followed(failing=Rejected("not-authenticated", ""), seconds=61)
+    codes = [one["code"] for one in validation_api.status(authority)["failing"]]
+    assert codes == ["not-authenticated"]
+
+
+def test_health_names_the_key_that_cannot_sign(authority: Any) -> None:
+    authority.key_watch = KeysFound({"issuing-ocsp": None, "acme-ocsp": AWAY})
+    health = validation_api.health(authority)
+    assert (health["keys_failing"], health["keys_age"]) == (
+        {"acme-ocsp": "token-unavailable"},
+        1.25,
+    )
+    assert [one["failing"] for one in health["authorities"]] == [None, "token-unavailable"]
+    [key] = validation_api.status(authority)["failing"]
+    assert key == {
+        "what": "key acme-ocsp", "code": "token-unavailable", "detail": "plug it in", "stops": True,
+    }  # fmt: skip
+
+
+def test_status_says_what_stops_and_what_does_not(authority: Any) -> None:
+    assert validation_api.status(authority)["failing"] == []
+    late = Unavailable("crl-unreachable", "see to it")
+    authority.sources["crl:acme:0"].failing = late
+    authority.follower = Followed(failing=Rejected("not-authenticated", "get a new token"))
+    authority.uncertified = {"root": Rejected("responder-revoked", "make a new key")}
+
+    def told(status: dict[str, Any]) -> list[tuple[str, str, bool]]:
+        return [(one["what"], one["code"], one["stops"]) for one in status["failing"]]
+
+    assert told(validation_api.status(authority)) == [
+        ("feed", "not-authenticated", False),
+        ("responder for root", "responder-revoked", False),
+        ("CRL of crl:acme", "crl-unreachable", False),
+    ]
+    gone = replace(authority, follower=Followed(seconds=math.inf), sources={"crl:acme:0": Source()})
+    assert told(validation_api.status(gone)) == [
+        ("feed", "status-source-cut-off", True),
+        ("responder for root", "responder-revoked", False),
+        ("CRL of crl:acme", "status-outdated", True),
+    ]
+    over = replace(authority, clock=FixedClock(NOW + 4000 * DAY), uncertified={})
+    assert ("responder for issuing", "delegate-expired", True) in told(validation_api.status(over))
 
 
 def test_health_of_a_crl_that_is_late(authority: Any) -> None:

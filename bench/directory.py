@@ -22,9 +22,9 @@ from typing import Any, Final
 from bench.issue import IN_FLIGHT, PROFILE, requests, scratch
 from bench.peers.process import output
 from cli.compose import running
-from cli.directories import Repository, rules
-from cli.parts import Instance
-from cli.private_slapd import Running, private_slapd
+from cli.service.directories import Repository, rules
+from cli.service.parts import Instance
+from cli.service.private_slapd import Running, private_slapd
 from conf.load import load
 from conf.schema import Settings
 from infra.slapd import find_slapd

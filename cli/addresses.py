@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from cryptography import x509
 
-from cli.from_settings import public_url
+from cli.service.from_settings import public_url
 from infra.errors import Rejected
 from infra.http.app import bind_shared
 from infra.state import owned
 
 if TYPE_CHECKING:
-    from cli.parts import Instance
+    from cli.service.parts import Instance
     from conf.schema import Settings
 
 

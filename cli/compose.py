@@ -20,11 +20,12 @@ from typing import Final
 
 from aiohttp import web
 
-from cli import api, backup_ledger
-from cli.crls import COLLECTIONS as CRL_COLLECTIONS
-from cli.crls import Crls
-from cli.directories import COLLECTIONS as DIRECTORY_COLLECTIONS
-from cli.from_settings import (
+from cli.backup import ledger as backup_ledger
+from cli.service import api
+from cli.service.crls import COLLECTIONS as CRL_COLLECTIONS
+from cli.service.crls import Crls
+from cli.service.directories import COLLECTIONS as DIRECTORY_COLLECTIONS
+from cli.service.from_settings import (
     all_profiles,
     blocked_keys,
     limits,
@@ -32,13 +33,13 @@ from cli.from_settings import (
     urls,
     waived_findings,
 )
-from cli.issuing import issuing_front
-from cli.keys import open_keys
-from cli.maintenance import Chore, Maintenance
-from cli.metrics import Metrics
-from cli.parts import Instance
-from cli.private_slapd import private_slapd
-from cli.validation import RELAY, TABLE, Apart, Here, responder_id
+from cli.service.issuing import issuing_front
+from cli.service.keys import open_keys
+from cli.service.maintenance import Chore, Maintenance
+from cli.service.metrics import Metrics
+from cli.service.parts import Instance
+from cli.service.private_slapd import private_slapd
+from cli.service.validation import RELAY, TABLE, Apart, Here, responder_id
 from conf.schema import Settings
 from crl.http import STATUSES as CRL_STATUSES
 from crl.http import crl_routes

@@ -50,8 +50,8 @@ def accept_restored(session: Session) -> Answer:
       digitalid --home /srv/va ocsp accept-restored \\
           && systemctl reload digitalid-va
     """
-    from cli.validation import TABLE
-    from cli.validation_source import accept_restored
+    from cli.service.validation import TABLE
+    from cli.service.validation_source import accept_restored
 
     folder = (session.settings.home / TABLE).parent
     accept_restored(folder)

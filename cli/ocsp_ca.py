@@ -15,7 +15,7 @@ from cli.output import Answer, Fields, Json, Line, Table
 from infra.errors import Failure, Rejected
 
 if TYPE_CHECKING:
-    from cli.foreign import Foreign
+    from cli.service.foreign import Foreign
     from pki.signer import Keys
 
 _TAKEN_IN = "A validation authority that runs takes it in at SIGHUP."
@@ -51,7 +51,7 @@ async def add(session: Session, name: str, ca_file: Path, crl: str) -> Answer:
       digitalid ocsp ca add acme --certificate acme-ca.pem \\
         --crl http://crl.acme.example/acme.crl
     """
-    from cli import foreign
+    from cli.service import foreign
 
     if "://" not in crl and not Path(crl).is_file():
         raise Rejected("bad-crl-source", f"there is no file {Path(crl).absolute()} with a CRL")
@@ -84,8 +84,8 @@ async def certify(session: Session, name: str, responder_file: Path) -> Answer:
     Example:
       digitalid ocsp ca certify acme --certificate acme-ocsp.pem
     """
-    from cli import foreign
-    from cli.validation import responder_id
+    from cli.service import foreign
+    from cli.service.validation import responder_id
     from infra.clock import SystemClock
 
     settings = session.settings
@@ -109,7 +109,7 @@ def list_cas(session: Session) -> Answer:
     Example:
       digitalid ocsp ca list
     """
-    from cli import foreign
+    from cli.service import foreign
 
     home = session.settings.home
     views = [_view(foreign.load(home, name)) for name in foreign.names(home)]
@@ -133,7 +133,7 @@ def remove(session: Session, name: str) -> Answer:
     Example:
       digitalid ocsp ca remove acme
     """
-    from cli import foreign
+    from cli.service import foreign
 
     foreign.remove(foreign.load(session.settings.home, name))
     return Answer({"name": name}, (Fields((("removed", name),)), Line(_TAKEN_IN)))
@@ -142,9 +142,9 @@ def remove(session: Session, name: str) -> Answer:
 @asynccontextmanager
 async def _keys(session: Session) -> AsyncIterator[Keys]:
     """The keys of this host, one command at a time, beside a validation authority that runs."""
-    from cli.foreign import AUTHORITIES
-    from cli.keys import open_keys
-    from cli.responders import RESPONDERS
+    from cli.service.foreign import AUTHORITIES
+    from cli.service.keys import open_keys
+    from cli.service.responders import RESPONDERS
     from infra.state import owned
 
     settings = session.settings
@@ -159,7 +159,7 @@ async def _keys(session: Session) -> AsyncIterator[Keys]:
 
 
 def _view(one: Foreign) -> dict[str, Json]:
-    from cli import foreign
+    from cli.service import foreign
 
     view: dict[str, Json] = {
         "name": one.name,

@@ -23,8 +23,8 @@ from infra.errors import Failure, Rejected
 from infra.secrets import read_private
 
 if TYPE_CHECKING:
-    from cli.parts import Instance
-    from cli.validation_authority import ValidationAuthority
+    from cli.service.parts import Instance
+    from cli.service.validation_authority import ValidationAuthority
     from conf.schema import Settings
 
 _log = logging.getLogger(__name__)
@@ -165,7 +165,7 @@ async def _serve(settings: Settings, stop: _Stop) -> None:
 
 async def _serve_ocsp(settings: Settings, stop: _Stop) -> None:
     from cli.addresses import check_ports
-    from cli.validation_authority import validating
+    from cli.service.validation_authority import validating
 
     def say(text: str) -> None:
         sys.stderr.write(f"{clean(text)}\n")
@@ -312,7 +312,7 @@ Ctrl-C stops it; the state stays.
 
 
 def _directory(instance: Instance) -> str:
-    from cli.private_slapd import Running
+    from cli.service.private_slapd import Running
 
     directory, slapd = instance.settings.directory, instance.slapd
     if directory.url:
@@ -324,7 +324,7 @@ def _directory(instance: Instance) -> str:
 
 def _look_up(instance: Instance) -> str:
     """The line that finds the certificate in our own directory, if there is one."""
-    from cli.private_slapd import Running
+    from cli.service.private_slapd import Running
 
     if not isinstance(instance.slapd, Running):
         return ""
@@ -335,7 +335,7 @@ def _look_up(instance: Instance) -> str:
 
 
 def _welcome_ocsp(authority: ValidationAuthority, private: str, public: str) -> str:
-    from cli.foreign import shown
+    from cli.service.foreign import shown
 
     settings, follower = authority.settings, authority.follower
     served = ", ".join(map(shown, authority.delegates)) or "none yet"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.private_slapd import CLASSES, INDEXES, look_ups
+from cli.service.private_slapd import CLASSES, INDEXES, look_ups
 from infra.slapd import Access, configuration, find_slapd
 from tests.contract.slapd_fixtures import SCHEMA, Server, ca_certificate, pair
 from tests.journeys.product import require, run

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from cli.directories import COLLECTIONS as DIRECTORY_COLLECTIONS
+from cli.service.directories import COLLECTIONS as DIRECTORY_COLLECTIONS
 from infra.clock import FixedClock
 from infra.store.sqlite import SqliteStore
 from pki.directory.compare import Comparison, Difference

@@ -56,7 +56,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from cli.private_slapd import CLASSES, INDEXES, look_ups
+from cli.service.private_slapd import CLASSES, INDEXES, look_ups
 from infra.slapd import (
     Access,
     Consumer,

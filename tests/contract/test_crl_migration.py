@@ -118,7 +118,7 @@ async def test_numbers_and_times_go_on_behind_those_of_before(tmp_path: Path) ->
     settings = load(tmp_path, {}, {"keys.store": "file", "crl.delta": "true"}).settings
     store = await SqliteStore.open(settings.store.path, COLLECTIONS)
     ahead = 9_000_000_000_000  # a number beyond the clock
-    from cli.crls import COLLECTIONS as CRLS
+    from cli.service.crls import COLLECTIONS as CRLS
 
     [former] = [one for one in CRLS if one.name == "crls"]
     [former_octets] = [one for one in CRLS if one.name == "crl_octets"]

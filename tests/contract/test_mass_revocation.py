@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cli.compose import running
-from cli.parts import Instance
+from cli.service.parts import Instance
 from conf.load import load
 from infra.errors import Rejected, Unavailable
 from pki.algorithms import KeyType, usual_algorithm

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-import cli.private_slapd
+import cli.service.private_slapd
 import infra.slapd.server
-from cli.private_slapd import NotRunning, Running, private_slapd
+from cli.service.private_slapd import NotRunning, Running, private_slapd
 from conf.load import load
 from infra.errors import Failure, Rejected, Unavailable
 from infra.slapd import (
@@ -209,7 +209,7 @@ async def test_settings_decide_whether_there_is_one(
     elsewhere = {"directory__url": "ldaps://127.0.0.1", "directory__bind_dn": "cn=a"}
     async with started(tmp_path, **elsewhere) as found:
         assert found == NotRunning("directory.url names another directory")
-    monkeypatch.setattr(cli.private_slapd, "find_slapd", lambda: None)
+    monkeypatch.setattr(cli.service.private_slapd, "find_slapd", lambda: None)
     async with started(tmp_path) as found:
         assert isinstance(found, NotRunning) and "apt-get install slapd" in found.why
     with pytest.raises(Failure, match="no-slapd"):

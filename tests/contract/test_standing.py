@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from cli.compose import running
-from cli.parts import Instance
+from cli.service.parts import Instance
 from conf.load import load
 from conf.schema import Settings
 from infra.errors import Rejected

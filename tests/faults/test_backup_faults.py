@@ -19,8 +19,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from cli.backup_file import LEDGER, BackupReader, Manifest, Member
-from cli.restoring import check, restore
+from cli.backup.file import LEDGER, BackupReader, Manifest, Member
+from cli.backup.restore import check, restore
 from infra.errors import Rejected
 from infra.state import owned
 from infra.store.sqlite import SqliteStore

@@ -11,7 +11,7 @@ import pytest
 from cryptography import x509
 
 from cli.compose import running
-from cli.parts import Instance
+from cli.service.parts import Instance
 from conf.load import load
 from crl.history import Kind
 from infra.errors import Rejected

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from cli.compose import running
-from cli.parts import Instance
+from cli.service.parts import Instance
 from conf.load import load
 from conf.schema import Settings
 from pki.algorithms import KeyType, usual_algorithm

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cli.compose import running
-from cli.parts import Instance
+from cli.service.parts import Instance
 from conf.load import load
 from infra.errors import Broken, Rejected, Unavailable
 from infra.store.port import Collection, Stored

@@ -20,8 +20,8 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cli.backup_file import LEDGER, MANIFEST, BackupReader, header, padding, seconds
-from cli.restoring import check, restore
+from cli.backup.file import LEDGER, MANIFEST, BackupReader, header, padding, seconds
+from cli.backup.restore import check, restore
 from infra.errors import Rejected
 from tests.journeys.product import Product
 from tests.unit.test_backup_file import FILES, WHOLE, backup_of, manifest_of

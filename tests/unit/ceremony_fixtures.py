@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 
-from cli.ceremony_parts import build_crl
+from cli.ceremony.parts import build_crl
 from infra.clock import Clock, SystemClock
 from pki.ceremony.archive import FOLDER, left_by, past
 from pki.ceremony.desk import Paused, Shown, Tools

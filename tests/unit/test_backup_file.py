@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from cli.backup_file import (
+from cli.backup.file import (
     END,
     FORMAT,
     LEDGER,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.ceremony_report import report_html, report_pdf
+from cli.ceremony.report import report_html, report_pdf
 from infra.errors import Rejected
 from pki.ceremony import seal as seals
 from pki.ceremony.verify import Verdict, verify_transcript

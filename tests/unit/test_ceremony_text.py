@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from cli.ceremony_room import wrap
+from cli.ceremony.qr import qr_code
+from cli.ceremony.room import wrap
 from cli.output import columns
-from cli.qr import qr_code
 from pki.ceremony.script import parse_script, step_name
 from pki.ceremony.text import CHINESE, ENGLISH, say
 from pki.ceremony.words import in_groups, in_words

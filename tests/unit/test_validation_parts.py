@@ -18,11 +18,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from cli import foreign, responders, validation_api, validation_authority
-from cli.keys import open_keys
-from cli.responders import Responders, ends_soon
-from cli.validation_authority import ValidationAuthority
-from cli.validation_source import Statuses, accept_restored, feed_key_of, origin_of
+from cli.service import foreign, responders, validation_api, validation_authority
+from cli.service.keys import open_keys
+from cli.service.responders import Responders, ends_soon
+from cli.service.validation_authority import ValidationAuthority
+from cli.service.validation_source import Statuses, accept_restored, feed_key_of, origin_of
 from conf.load import load
 from conf.schema import Settings
 from infra.clock import FixedClock

@@ -18,13 +18,13 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from itertools import chain
 from typing import Final
 
-from cli import foreign
-from cli.from_settings import limits, url_of
-from cli.keys import open_keys
-from cli.responders import RESPONDERS, Responders
-from cli.validation import TABLE, Apart, responder_id
-from cli.validation_api import private_app
-from cli.validation_source import RESTORED, TO_DO, Statuses, feed_key_of, origin_of
+from cli.service import foreign
+from cli.service.from_settings import limits, url_of
+from cli.service.keys import open_keys
+from cli.service.responders import RESPONDERS, Responders
+from cli.service.validation import TABLE, Apart, responder_id
+from cli.service.validation_api import private_app
+from cli.service.validation_source import RESTORED, TO_DO, Statuses, feed_key_of, origin_of
 from conf.schema import Settings
 from infra.clock import Clock, SystemClock
 from infra.errors import Failure, Rejected

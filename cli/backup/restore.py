@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, TypeAlias
 
-from cli.backup_file import LEDGER, BackupReader, LogHead, Manifest, allowed, file_size
-from cli.backup_ledger import head_of
+from cli.backup.file import LEDGER, BackupReader, LogHead, Manifest, allowed, file_size
+from cli.backup.ledger import head_of
 from cli.files import STANDARD
 from conf.load import BadSetting, load
 from infra.errors import Failure, Rejected, Unavailable

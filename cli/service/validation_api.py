@@ -14,17 +14,17 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 
-from cli import foreign
-from cli.from_settings import limits
-from cli.health import HEALTH, LIVE, STATUS, age, failing, keys_failing, live
-from cli.metrics import Families, key_family, ocsp_families
-from cli.validation_source import RESTORED, TO_DO
+from cli.service import foreign
+from cli.service.from_settings import limits
+from cli.service.health import HEALTH, LIVE, STATUS, age, failing, keys_failing, live
+from cli.service.metrics import Families, key_family, ocsp_families
+from cli.service.validation_source import RESTORED, TO_DO
 from infra.http.app import make_app
 from pki.api import moment
 from pki.certificate import parse_certificate
 
 if TYPE_CHECKING:
-    from cli.validation_authority import ValidationAuthority
+    from cli.service.validation_authority import ValidationAuthority
     from infra.errors import Failure
     from ocsp.crl_source import CrlSource
     from ocsp.delegate import Delegate

@@ -5,8 +5,8 @@ from __future__ import annotations
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from cli import api
-from cli.from_settings import limits
+from cli.service import api
+from cli.service.from_settings import limits
 from infra.errors import Rejected, Unavailable
 from infra.http.app import private_answer
 from infra.http.auth import Callers
@@ -15,7 +15,7 @@ from infra.http.problems import problem_of
 from pki.api import BASE, MAX_BODY, Api
 
 if TYPE_CHECKING:
-    from cli.parts import Instance
+    from cli.service.parts import Instance
 
 _PATH = f"{BASE}/certificates"
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cli import files
-from cli.ceremony import LANGUAGE, ceremony
+from cli.ceremony.group import LANGUAGE, ceremony
 from cli.command import Session
 from cli.output import BAD, GOOD, NEGATIVE, WARNING, Answer, Block, Fields, Json, Line, Table
 
@@ -107,7 +107,7 @@ def report(
     Example:
       digitalid ceremony report transcript.jsonl --out report.html --language zh
     """
-    from cli.ceremony_report import report_html, report_pdf
+    from cli.ceremony.report import report_html, report_pdf
     from pki.ceremony.archive import read_transcript
     from pki.ceremony.verify import verify_transcript
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from aiohttp import web
 
-from cli.backup_file import LEDGER, TIME, LogHead
+from cli.backup.file import LEDGER, TIME, LogHead
 from infra.errors import Broken, Failure, Rejected, Unavailable
 from infra.state import unusable
 from infra.store.sqlite import SqliteStore, copy_database
@@ -25,7 +25,7 @@ from pki.api import BASE
 from pki.log.log import COLLECTIONS, Log
 
 if TYPE_CHECKING:
-    from cli.parts import Instance
+    from cli.service.parts import Instance
     from conf.schema import Settings
 
 ROUTE: Final = "/backup"

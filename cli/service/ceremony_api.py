@@ -22,7 +22,7 @@ from pki.log.act import Act
 from pki.offline import import_certificate, request_certificate
 
 if TYPE_CHECKING:
-    from cli.parts import Instance
+    from cli.service.parts import Instance
 
 MAX_TRANSCRIPT: Final = 16 << 20
 """Octets of a transcript that is recorded: a hundred times that of a large ceremony."""

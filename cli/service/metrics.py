@@ -17,7 +17,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from cli.crls import Crls
+from cli.service.crls import Crls
 from crl.awaited import Awaited
 from crl.history import Kind
 from infra.errors import Rejected, Unavailable

@@ -9,12 +9,12 @@ from datetime import datetime
 from functools import cached_property
 from importlib.metadata import version
 
-from cli.backup_ledger import LedgerCopies
-from cli.crls import Crls
-from cli.directories import Directories
-from cli.metrics import Metrics
-from cli.private_slapd import NOT_STARTED, NotRunning, Running
-from cli.validation import Answering
+from cli.backup.ledger import LedgerCopies
+from cli.service.crls import Crls
+from cli.service.directories import Directories
+from cli.service.metrics import Metrics
+from cli.service.private_slapd import NOT_STARTED, NotRunning, Running
+from cli.service.validation import Answering
 from conf.schema import Settings
 from infra.clock import Clock
 from infra.errors import Unavailable

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from cli.from_settings import all_profiles
+from cli.service.from_settings import all_profiles
 from conf.schema import Settings
 from crl.encode import authority_key_identifier, build_tbs, crl_number, encode_entry
 from infra.clock import SystemClock

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from aiohttp import web
 
-from cli.backup_ledger import backup_routes
-from cli.ceremony_api import STATUSES as CEREMONY_STATUSES
-from cli.ceremony_api import ceremony_routes
-from cli.health import HEALTH, LIVE, OK, STATUS, health, live, status
-from cli.metrics import Metrics
-from cli.page import front_page
+from cli.backup.ledger import backup_routes
+from cli.service.ceremony_api import STATUSES as CEREMONY_STATUSES
+from cli.service.ceremony_api import ceremony_routes
+from cli.service.health import HEALTH, LIVE, OK, STATUS, health, live, status
+from cli.service.metrics import Metrics
+from cli.service.page import front_page
 from crl.encode import MAX_CRL_SIZE
 from crl.history import Kind, Publication, State, integer
 from infra.errors import Rejected
@@ -31,7 +31,7 @@ from pki.mass_http import mass_routes
 from pki.names import parse_name
 
 if TYPE_CHECKING:
-    from cli.parts import Instance
+    from cli.service.parts import Instance
 
 OPEN_PATHS: Final = frozenset({"/", HEALTH, LIVE, "/metrics"})
 """What anybody who reaches the port may read: it holds no personal data and changes nothing."""

@@ -1,4 +1,4 @@
-"""``digitalid backup``: backups of an instance, made while it runs."""
+"""The commands: create, check, restore."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cli.command import Group, Session
 from cli.output import GOOD, WARNING, Answer, Fields, Json, Line
 
 if TYPE_CHECKING:
-    from cli.backup_file import Manifest
+    from cli.backup.file import Manifest
 
 _SHA256: Final = re.compile(r"[0-9a-fA-F]{64}")
 _UNENCRYPTED: Final = (
@@ -53,7 +53,7 @@ async def create(session: Session, file: Path, without_keys: bool) -> Answer | N
       digitalid backup create - | age -r age1… > monday.tar.age
       digitalid backup create monday.tar --without-keys
     """
-    from cli.backing_up import create
+    from cli.backup.create import create
     from cli.progress import working
 
     with working("octets") as progress:
@@ -98,8 +98,8 @@ async def check(session: Session, file: Path, sha256: str | None) -> Answer:
       digitalid backup check monday.tar
       age -d -i key.txt monday.tar.age | digitalid backup check -
     """
+    from cli.backup.restore import check
     from cli.progress import working
-    from cli.restoring import check
 
     with working("octets") as progress:
         manifest, digest = await check(file, expected=_digest(sha256), progress=progress)
@@ -124,8 +124,8 @@ async def restore(session: Session, file: Path, sha256: str | None) -> Answer:
       digitalid --home /srv/ca backup restore monday.tar
       age -d -i key.txt monday.tar.age | digitalid --home /srv/ca backup restore -
     """
+    from cli.backup.restore import restore
     from cli.progress import working
-    from cli.restoring import restore
 
     home = session.home
     with working("octets") as progress:

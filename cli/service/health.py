@@ -12,7 +12,7 @@ from pki.certificate import parse_certificate
 from pki.hierarchy import LOG_KEY
 
 if TYPE_CHECKING:
-    from cli.parts import Instance
+    from cli.service.parts import Instance
     from pki.issuer import Issuer
     from pki.signer.watch import KeyWatch
 

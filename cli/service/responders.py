@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from cli import files
-from cli.validation import responder_id
+from cli.service.validation import responder_id
 from conf.schema import Settings
 from infra.clock import Clock
 from infra.errors import Failure, Rejected

@@ -16,8 +16,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import BinaryIO, Final, TypeAlias
 
-from cli.backup_contents import read_settled
-from cli.backup_file import (
+from cli.backup.contents import read_settled
+from cli.backup.file import (
     CHUNK,
     END,
     FORMAT,
@@ -32,7 +32,7 @@ from cli.backup_file import (
     padding,
     seconds,
 )
-from cli.backup_ledger import Copy, check_ledger, head_of, staging, take_copy
+from cli.backup.ledger import Copy, check_ledger, head_of, staging, take_copy
 from cli.files import STANDARD, check_free
 from conf.load import FILE_NAME
 from conf.schema import Settings

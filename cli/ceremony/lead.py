@@ -1,4 +1,4 @@
-"""``digitalid ceremony``: key ceremonies, scripted, rehearsed, witnessed, verified offline."""
+"""Leading a ceremony: its script, a rehearsal, the ceremony, and going on after a stop."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from cli import files
-from cli.command import Group, Session
+from cli.ceremony.group import LANGUAGE, ceremony
+from cli.command import Session
 from cli.output import (
     GOOD,
     WARNING,
@@ -30,12 +31,6 @@ if TYPE_CHECKING:
 
 REHEARSAL: Final = "rehearsal"
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-LANGUAGE: Final = click.Choice(["en", "zh"])
-
-
-@click.group(cls=Group)
-def ceremony() -> None:
-    """Key ceremonies: plan, rehearse, run, resume, verify, report."""
 
 
 @ceremony.command("scripts")
@@ -204,7 +199,7 @@ def identity(session: Session, out: Path) -> Answer:
 def _begin(
     session: Session, home: Path, script: str, name: str | None, language: str, *, rehearsal: bool
 ) -> Answer:
-    from cli.ceremony_parts import interactive, tools
+    from cli.ceremony.parts import interactive, tools
     from infra.state import owned
     from pki.ceremony.archive import FOLDER, left_by, past
     from pki.ceremony.journal import Journal
@@ -250,8 +245,8 @@ def _begin(
 
 
 def _lead(session: Session, home: Path, folder: Path, language: str) -> Answer:
-    from cli.ceremony_parts import tools
-    from cli.ceremony_room import TerminalRoom, undisturbed
+    from cli.ceremony.parts import tools
+    from cli.ceremony.room import TerminalRoom, undisturbed
     from pki.ceremony.desk import Paused
     from pki.ceremony.run import OUT, TRANSCRIPT, go
     from pki.ceremony.text import say
@@ -296,7 +291,7 @@ def _people(script: Script, language: str) -> str:
 
 def _check_profiles(session: Session, script: Script) -> None:
     """Errors: ``unknown-profile``, before anybody has come together."""
-    from cli.from_settings import all_profiles
+    from cli.service.from_settings import all_profiles
     from pki.ceremony.script import Certify
 
     known = all_profiles(session.settings)
@@ -325,7 +320,3 @@ def _shipped(name: str) -> str:
     if not _NAME.fullmatch(name) or not found.is_file():
         raise Rejected("no-such-script", f"no script {name!r} is shipped; see ceremony scripts")
     return found.read_text()
-
-
-import cli.ceremony_after  # noqa: E402 - its commands belong to this group
-import cli.ceremony_online  # noqa: E402, F401 - its commands belong to this group

@@ -17,7 +17,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, Final
 
-from cli.qr import qr_svg
+from cli.ceremony.qr import qr_svg
 from infra.errors import Failure, Rejected, Unavailable
 from pki.ceremony.acts import act_of
 from pki.ceremony.decoded import moment

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from cli import certificate, files
-from cli.from_settings import limits
-from cli.keys import key_access
+from cli.service.from_settings import limits
+from cli.service.keys import key_access
 from conf.schema import Settings
 from infra.clock import Clock
 from infra.http.front import Front

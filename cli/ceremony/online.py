@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cli import files
-from cli.ceremony import ceremony
+from cli.ceremony.group import ceremony
 from cli.command import Session
 from cli.output import GOOD, Answer, Fields, Line
 from infra.errors import Rejected

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from cli.private_slapd import Running, private_slapd
+from cli.service.private_slapd import Running, private_slapd
 from conf.directories import MAIN, directories
 from conf.load import BadSetting
 from conf.schema import Directory, Settings
@@ -27,8 +27,8 @@ from pki.directory.source import DUE, ERASURES, Source
 from pki.issuer import Issuer
 
 if TYPE_CHECKING:
-    from cli.crls import Kept
-    from cli.parts import Instance
+    from cli.service.crls import Kept
+    from cli.service.parts import Instance
 
 COLLECTIONS: Final = (ERASURES, DUE, PLACED, REPAIRS)
 

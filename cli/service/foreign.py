@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 
 from cli import files
-from cli.responders import EXTENSIONS, key_label, responder_request, responder_signer
+from cli.service.responders import EXTENSIONS, key_label, responder_request, responder_signer
 from conf.schema import Settings
 from infra.clock import Clock
 from infra.errors import Rejected

@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from cli import files, foreign
+from cli import files
+from cli.service import foreign
 from conf.schema import Settings
 from infra.errors import Rejected
 from infra.secrets import Secret

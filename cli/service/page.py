@@ -14,7 +14,7 @@ from cli.output import counted
 from infra.errors import Unavailable
 
 if TYPE_CHECKING:
-    from cli.parts import Instance
+    from cli.service.parts import Instance
 
 _STYLE: Final = """
 :root { color-scheme: light dark; --ink: #16202c; --soft: #5b6b7d; --line: #d8dfe7;

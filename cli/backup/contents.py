@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final
 
-from cli.backup_file import LEDGER, NOT_KEPT, allowed
+from cli.backup.file import LEDGER, NOT_KEPT, allowed
 from conf.kinds import Secret
 from conf.load import FILE_NAME
 from conf.schema import Settings

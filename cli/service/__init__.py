@@ -1,0 +1,1 @@
+"""What an instance consists of while it runs; ``cli.compose`` joins it."""

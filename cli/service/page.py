@@ -54,11 +54,13 @@ _POLICY: Final = (
 
 async def front_page(instance: Instance) -> web.Response:
     """The page, as HTML without scripts."""
+    authorities = instance.hierarchy.authorities.items()
     amiss = [
         f"{what} {', '.join(failing)}"
         for what, failing in (
             ("no key for", instance.key_watch.failing),
             ("no new CRL for", instance.crls.failing),
+            ("revoked:", [name for name, one in authorities if one.barred is not None]),
         )
         if failing
     ]
@@ -109,14 +111,17 @@ def _authority(instance: Instance, name: str) -> str:
             ("CRL", issuer.crl_url),
         )
     )
-    rows = (
+    rows = [
         ("name", f"<code>{escape(name)}</code>"),
         ("key", escape(f"{authority.signer.key_type}, {authority.signer.algorithm.name}")),
         ("valid", f"{_day(issuer.not_before)} to {_day(issuer.not_after)}"),
         ("revocation", escape(revocations)),
         ("OCSP", f"<code>{escape(issuer.ocsp_url)}</code>"),
         ("download", links),
-    )
+    ]
+    if authority.barred is not None:
+        why = f'<span class="bad">issues nothing more</span>: {escape(authority.barred)}'
+        rows.append(("state", why))
     listed = "".join(f"<dt>{label}</dt><dd>{value}</dd>" for label, value in rows)
     return f'<section class="card"><h3>{escape(subject)}</h3><dl>{listed}</dl></section>'
 

@@ -289,8 +289,8 @@ async def _open(
             instance.crl_issuers[name] = above
             await stack.enter_async_context(instance.crls.of_offline(above))
             instance.hear_crl(name)
-    await instance.standing.learn(ledger)
-    ledger.subscribe(instance.standing.changed)
+    await instance.revoked_authorities.learn(ledger)
+    ledger.subscribe(instance.revoked_authorities.changed)
     ledger.subscribe(instance.crls.changed)
     if serving or create:
         await instance.log.checkpoint(instance.log_signer)

@@ -102,7 +102,7 @@ class Authority:
         self._partitioning = partitioning
         self.crl_issuer: Issuer | None = None
         self.barred: str | None = None
-        """Why it issues nothing more (``pki.standing``)."""
+        """Why it issues nothing more (``pki.revoked_authorities``)."""
         self._step = step
         self._requests_in_flight: dict[str, asyncio.Future[None]] = {}
 

@@ -22,6 +22,7 @@ from infra.errors import Broken, Failure, Rejected
 from infra.store.port import Document, Store, Stored
 from pki.account import GOOD, ISSUE, VOID, Account, Standing, told_by
 from pki.certificate import parse_certificate
+from pki.ledger import LOG_CURSOR
 from pki.log.act import encode
 from pki.log.audit import MAX_FINDINGS, Progress, Report, verify_log
 from pki.log.checkpoint import VerifierKey
@@ -41,9 +42,6 @@ from pki.log.evidence import (
 from pki.log.records import LEAVES, START, LeafRecord, leaf_record, record_id, record_number
 from pki.record import CERTIFICATES, COMPROMISE, Record, State, act_of, crl_fields, integer_of
 from pki.status import Revoked
-
-LOG_CURSOR: Final = "log"
-"""The name under which the store keeps how far the log has everything (``pki.ledger``)."""
 
 PAGE: Final = 64
 """Documents that are compared before others on the event loop get a turn."""

@@ -30,9 +30,9 @@ from pki.lint import Linter
 from pki.log.log import Log
 from pki.mass_revocation import MassRevocation
 from pki.profile import Profile
+from pki.revoked_authorities import RevokedAuthorities
 from pki.signer.port import Signer
 from pki.signer.watch import KeyWatch
-from pki.standing import Standing
 
 
 @dataclass
@@ -81,15 +81,15 @@ class Instance:
         return found
 
     @cached_property
-    def standing(self) -> Standing:
-        """Which CAs may issue."""
-        return Standing(self.hierarchy.authorities)
+    def revoked_authorities(self) -> RevokedAuthorities:
+        """Which CAs issue nothing more."""
+        return RevokedAuthorities(self.hierarchy.authorities)
 
     def hear_crl(self, name: str) -> None:
         """Take in what the CRL that a CA has signed elsewhere says of CAs here."""
         with suppress(Unavailable):  # there is none yet
             crl = self.crls.of(name).series.current().path.read_bytes()
-            self.standing.read(self.crl_issuers[name], crl)
+            self.revoked_authorities.read(self.crl_issuers[name], crl)
 
     @cached_property
     def directories(self) -> Directories:

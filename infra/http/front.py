@@ -24,6 +24,7 @@ __all__ = ["SERVER", "Front", "Full", "Handler", "Head", "Relay", "Request", "pr
 SERVER: Final = "DigitalID"
 _HEADS: Final = 4096  # that are remembered, at most
 _LONGEST_HEAD: Final = 1024  # octets
+_MAPPED: Final = bytes(10) + b"\xff\xff"  # the beginning of an IPv6 address that holds one of IPv4
 _GRACE: Final = 1.0  # seconds for what was cut off to be gone
 _STATUSES: Final[Statuses] = {
     "target-too-long": 414,
@@ -249,11 +250,13 @@ class _HandedOver(asyncio.Protocol):
 
 
 def place_of(address: str) -> bytes:
-    """What the connections of one client have in common: an IPv4 address, or the first half of one
-    of IPv6, which leaves the other to its user (RFC 4291 §2.5.4)."""
-    if ":" in address:
-        return socket.inet_pton(socket.AF_INET6, address.partition("%")[0])[:8]
-    return address.encode()
+    """What the connections of one client have in common: an IPv4 address, also where it stands in
+    one of IPv6, or the first half of one of IPv6, which leaves the other to its user (RFC 4291
+    §2.5.4, §2.5.5.2)."""
+    if ":" not in address:
+        return socket.inet_pton(socket.AF_INET, address)
+    octets = socket.inet_pton(socket.AF_INET6, address.partition("%")[0])
+    return octets[12:] if octets.startswith(_MAPPED) else octets[:8]
 
 
 class Full(asyncio.Protocol):

@@ -98,3 +98,5 @@ async def test_a_network_of_ipv6_is_one_address() -> None:
     assert place_of("2001:db8:0:1::1") == place_of("2001:db8:0:1:ffff::%eth0")
     assert place_of("2001:db8:0:1::1") != place_of("2001:db8:0:2::1")
     assert place_of("192.0.2.1") != place_of("192.0.2.2")
+    assert place_of("::ffff:192.0.2.1") == place_of("192.0.2.1")
+    assert place_of("::ffff:192.0.2.1") != place_of("::ffff:192.0.2.2")

@@ -1,4 +1,4 @@
-"""Which CAs may issue: none whose certificate, or that of a CA above it, is revoked or on hold."""
+"""CAs that issue nothing more: their certificate, or that of a CA above, is revoked or on hold."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pki.serial import format_serial
 from pki.status import CertStatus, Good, RevocationReason, Revoked
 
 
-class Standing:
+class RevokedAuthorities:
     """Keeps ``Authority.barred`` of every CA of a hierarchy true.
 
     ``authorities``: by name, looked at anew at each change.

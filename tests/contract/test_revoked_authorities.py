@@ -92,7 +92,9 @@ async def test_a_ca_on_hold_issues_again_when_it_is_released(instance: Instance)
 async def test_nor_does_a_ca_below_it(instance: Instance) -> None:
     plan = Plan("below", "CN=Below,O=Registry,C=AQ", KeyType.P_256, "subordinate-ca", "root")
     await instance.hierarchy.create(plan)
-    instance.standing.hear(issuer(instance, "below").chain[0], (await revoked(instance)).status)
+    instance.revoked_authorities.hear(
+        issuer(instance, "below").chain[0], (await revoked(instance)).status
+    )
     await refused(instance, "below")
 
 
@@ -135,10 +137,12 @@ async def test_a_crl_that_was_signed_elsewhere_bars_a_ca(
         .next_update(now + timedelta(days=1))
     )
     crl = builder.add_revoked_certificate(entry.build()).sign(key, hashes.SHA256())
-    instance.standing.read(root, crl.public_bytes(Encoding.DER))
+    instance.revoked_authorities.read(root, crl.public_bytes(Encoding.DER))
     said = await refused(instance)
     assert ("unspecified" if reason is None else "cACompromise") in said
-    instance.standing.read(root, builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER))
+    instance.revoked_authorities.read(
+        root, builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
+    )
     assert (await issue(instance)).state is State.issued
 
 

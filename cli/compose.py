@@ -253,6 +253,7 @@ async def _open(
     await hierarchy.open()
     asked = [stored.id async for stored in instance.store.scan(REQUESTED)]
     hierarchy.awaited = [n for n in asked if n not in hierarchy.authorities and n != LOG_KEY]
+    await instance.revoked_authorities.learn(ledger)  # before they sign what was interrupted
     for authority in hierarchy.authorities.values():
         for record in await authority.recover():
             if record.stored.body.get("void") == ALTERED:
@@ -289,7 +290,6 @@ async def _open(
             instance.crl_issuers[name] = above
             await stack.enter_async_context(instance.crls.of_offline(above))
             instance.hear_crl(name)
-    await instance.revoked_authorities.learn(ledger)
     ledger.subscribe(instance.revoked_authorities.changed)
     ledger.subscribe(instance.crls.changed)
     if serving or create:

@@ -146,19 +146,19 @@ class Authority:
                     "request-id-reused",
                     f"request id {id!r} was used for another request; use a new one",
                 )
-            if known.state is State.intended and not self._ledger.wrote(known):
-                await self._ledger.void(known, ALTERED)
-                return await self._issue(profile, application)
             if known.state is State.intended:
-                return await self._sign(known)
+                why = self._why_void(known)
+                if why is None:
+                    return await self._sign(known)
+                await self._ledger.void(known, why)
+                return await self._issue(profile, application)
             await self._ledger.logged(known)
             return known
         finally:
             self._requests_in_flight.pop(id).set_result(None)
 
     async def _issue(self, profile: Profile, application: Application) -> Record:
-        # Its answers about what it has issued go on, and need certificates.
-        if self.barred is not None and not profile.ocsp_no_check:
+        if self._is_barred_from(profile.name):
             raise Rejected("ca-revoked", f"{self.barred}; issue from another CA")
         now = self._ledger.now()
         if self.issuer is not None and now >= self.issuer.not_after:
@@ -294,22 +294,34 @@ class Authority:
         self._step("completed")
         return done
 
+    def _why_void(self, intent: Record) -> str | None:
+        """Why an intent that was found in the store must not be signed, if so."""
+        if not self._ledger.wrote(intent):
+            return ALTERED
+        return "ca-revoked" if self._is_barred_from(intent.profile) else None
+
+    def _is_barred_from(self, profile: str) -> bool:
+        # Its answers about what it has issued go on, and need certificates.
+        known = self._profiles.get(profile)
+        return self.barred is not None and not (known is not None and known.ocsp_no_check)
+
     async def recover(self) -> list[Record]:
         """Finish what a crash has interrupted, and return what became of it.
 
         An intent with a request id is completed: its asker comes back for the certificate. One
         without is void: its asker has seen an error, and a second application must not lead to
-        two certificates. One that no CA has written is void (``ALTERED``) in any case.
+        two certificates. One that must not be signed any more is void in any case.
         """
         finished = []
         for record in await self._ledger.unfinished():
             if record.ca != self.name:
                 continue
             try:
-                if not self._ledger.wrote(record):
-                    finished.append(await self._ledger.void(record, ALTERED))
-                elif record.request_id is None:
-                    finished.append(await self._ledger.void(record, "interrupted"))
+                why = self._why_void(record)
+                if why is None and record.request_id is None:
+                    why = "interrupted"
+                if why is not None:
+                    finished.append(await self._ledger.void(record, why))
                 else:
                     finished.append(await self._sign(record))
             except Conflict:

@@ -43,11 +43,19 @@ async def instance(settings: Settings) -> AsyncIterator[Instance]:
         yield made
 
 
-async def issue(instance: Instance, ca: str = "issuing", profile: str = PROFILE) -> Record:
+class Cut(BaseException):
+    """The process ends here."""
+
+
+def application(request_id: str | None = None) -> Application:
     key = Throwaway.of(KeyType.P_256, usual_algorithm(KeyType.P_256))
     info = build_request_info(parse_rfc4514("CN=A,C=AQ").der, key.public_key_info, ())
     request = assemble_request(info, key.algorithm, key.sign(info))
-    return await instance.hierarchy.authority(ca).issue(Application(profile, request, "test"))
+    return Application(PROFILE, request, "test", request_id)
+
+
+async def issue(instance: Instance, ca: str = "issuing") -> Record:
+    return await instance.hierarchy.authority(ca).issue(application())
 
 
 async def refused(instance: Instance, ca: str = "issuing") -> str:
@@ -80,6 +88,34 @@ async def test_a_revoked_ca_issues_nothing_more_but_goes_on_answering(
         assert "cACompromise" in await refused(again)
         key = await again.hierarchy.responder_key("issuing", lifetime=timedelta(days=7))
         assert parse_certificate(key.certificate).issuer.der == issuer(again).subject
+
+
+@pytest.mark.parametrize("restarts", [True, False])
+async def test_nor_does_it_finish_what_was_interrupted(settings: Settings, restarts: bool) -> None:
+    """Its asker comes back with the same id, or the service starts again."""
+    armed = False
+
+    def step(name: str) -> None:
+        if armed and name == "intended":
+            raise Cut
+
+    async with running(settings, create=True, serving=False, step=step) as instance:
+        authority, asked = instance.hierarchy.authority("issuing"), application("application/1")
+        armed = True
+        with pytest.raises(Cut):
+            await authority.issue(asked)
+        armed = False
+        [intent] = await instance.ledger.unfinished()
+        await instance.ledger.revoke(
+            "root", serial(instance), reason=RevocationReason.cACompromise, by="test"
+        )
+        if not restarts:
+            with pytest.raises(Rejected) as rejected:
+                await authority.issue(asked)
+            assert rejected.value.code == "ca-revoked"
+    async with running(settings, create=False, serving=False) as again:
+        void = await again.ledger.record("issuing", intent.serial)
+        assert (void.state, void.stored.body["void"]) == (State.void, "ca-revoked")
 
 
 async def test_a_ca_on_hold_issues_again_when_it_is_released(instance: Instance) -> None:

@@ -101,6 +101,9 @@ class _Line(asyncio.Protocol):
         self.broken = False
 
     def put(self, question: bytes, answer: asyncio.Future[bytes]) -> None:
+        if self.broken:
+            answer.set_exception(_died())
+            return
         # At once: while the loop goes on with other callers, the process works on this one.
         if self._transport is not None:
             self._transport.write(frame(question))
@@ -125,7 +128,7 @@ class _Line(asyncio.Protocol):
             self._watch.cancel()
         for future in self._waiting:
             if not future.done():
-                future.set_exception(Unavailable("worker-died", "a helper process died; try again"))
+                future.set_exception(_died())
         self._waiting.clear()
 
     def _look_later(self) -> None:
@@ -154,6 +157,10 @@ class _Line(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
         await child.ended(self._process)
+
+
+def _died() -> Unavailable:
+    return Unavailable("worker-died", "a helper process died; try again")
 
 
 def work(answer: Callable[[bytes], bytes]) -> None:

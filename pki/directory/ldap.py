@@ -13,8 +13,9 @@ import ssl
 from collections import deque
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import ldap3
 import msgspec
@@ -358,7 +359,9 @@ def _server(login: Login, held: ExitStack) -> ldap3.Server:
     timeout = max(1.0, login.timeout)
     if url.scheme == "ldapi":
         path = _short(unquote(login.url.removeprefix("ldapi://")), held)
-        return ldap3.Server(f"ldapi://{path}", get_info=ldap3.NONE, connect_timeout=timeout)
+        # ldap3 takes the URL's second slash for the first one of the path.
+        url_of_path = f"ldapi:/{quote(str(Path('/', path)))}"
+        return ldap3.Server(url_of_path, get_info=ldap3.NONE, connect_timeout=timeout)
     tls = _Tls(
         ca_certs_file=login.ca,
         local_certificate_file=login.certificate,

@@ -81,15 +81,19 @@ class Entry:
 
 
 class Batch:
-    """Entries that are written together; whoever has heard how it went is no longer in it."""
+    """Entries that are written together.
+
+    Whoever has heard how it went is no longer in it: who would join an entry after that would wait
+    for ever.
+    """
 
     def __init__(self, entries: Mapping[str, Entry]) -> None:
-        self.entries = list(entries.values())
+        self.entries = dict(entries)  # by act, or by document
 
     def make(self) -> list[tuple[Collection, New | Replacement]]:
         """The changes that are not kept yet, made anew; who cannot make one hears why."""
         changes: list[tuple[Collection, New | Replacement]] = []
-        for entry in self.entries.copy():
+        for key, entry in self.entries.copy().items():
             change = entry.change
             if change is None or change.kept:
                 continue
@@ -97,7 +101,7 @@ class Batch:
                 change.after, act = change.make()
                 entry.act, entry.leaf = act.id, encode(act)
             except Failure as failure:
-                self._fail(entry, failure)
+                self.entries.pop(key).fail(failure)
             else:
                 replacement = Replacement(change.before, change.after.body)
                 changes.append((change.collection, replacement))
@@ -105,45 +109,42 @@ class Batch:
 
     async def look(self, store: Store, refused: Conflict | Duplicate) -> None:
         """After a refusal: see which changes were kept. Who was refused hears of it."""
-        for entry in self.entries.copy():
+        for key, entry in self.entries.copy().items():
             change = entry.change
             if change is None:
                 continue
             id = change.before.id
             if (refused.collection, refused.id) == (change.collection.name, id):
-                self._fail(entry, refused)
+                self.entries.pop(key).fail(refused)
             else:
                 change.kept = await store.get(change.collection, id) == change.after
 
     async def settle_known(self, store: Store) -> int:
         """After a refusal: settle the acts that are in the log, and return how many they are."""
         known = 0
-        for entry in self.entries.copy():
+        for key, entry in self.entries.copy().items():
             found = await store.find(LEAVES, "act", (entry.act,), limit=1)
             if not found:
                 continue
             known += 1
             if found[0].body.get("leaf") == entry.leaf:
                 entry.settle(leaf_index(found[0]))
-                self.entries.remove(entry)
             else:
-                self._fail(entry, differs(entry.act))
+                entry.fail(differs(entry.act))
+            del self.entries[key]
         return known
 
     def settle(self, first: int) -> None:
         """All are written, from this index on."""
-        for index, entry in enumerate(self.entries, first):
+        for index, (key, entry) in enumerate(self.entries.copy().items(), first):
             entry.settle(index)
-        self.entries.clear()
+            del self.entries[key]
 
     def fail(self, error: Exception) -> None:
         """Nobody knows how it went."""
-        for entry in self.entries:
+        for entry in self.entries.values():
             entry.fail(error)
-
-    def _fail(self, entry: Entry, error: Exception) -> None:
-        entry.fail(error)
-        self.entries.remove(entry)
+        self.entries.clear()
 
 
 def leaf_index(stored: Stored) -> LeafIndex:

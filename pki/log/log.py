@@ -88,7 +88,7 @@ class Log:
         self._state = state
         self._uncertain = False  # a write failed: the store may hold more than we know
         self._waiting: dict[str, Entry] = {}  # by act, or by document
-        self._writing: dict[str, Entry] = {}
+        self._writing = Batch({})
         self._writer: asyncio.Task[None] | None = None
         self._tree = Tree(store)
         self._signing = asyncio.Lock()
@@ -139,7 +139,7 @@ class Log:
         append the same act again.
         """
         leaf = encode(act)
-        entry = self._waiting.get(act.id) or self._writing.get(act.id)
+        entry = self._waiting.get(act.id) or self._writing.entries.get(act.id)
         if entry is None:
             entry = self._enter(act.id, Entry(act.id, leaf))
         elif entry.leaf != leaf:
@@ -159,7 +159,7 @@ class Log:
         its leaf: append its act.
         """
         change = Change(collection, before, make, then)
-        if change.key in self._waiting or change.key in self._writing:
+        if change.key in self._waiting or change.key in self._writing.entries:
             raise Conflict(collection.name, before.id)
         return await self._enter(change.key, Entry("", b"", change)).written()
 
@@ -245,11 +245,10 @@ class Log:
 
     async def _write_all(self) -> None:
         while self._waiting:
-            entries = dict(islice(self._waiting.items(), MAX_BATCH))
-            for key in entries:
+            batch = Batch(dict(islice(self._waiting.items(), MAX_BATCH)))
+            for key in batch.entries:
                 del self._waiting[key]
-            self._writing = entries
-            batch = Batch(entries)
+            self._writing = batch
             try:
                 # What an earlier batch filled; while tiles cannot be written, nor can leaves.
                 await self._tree.write()
@@ -260,11 +259,10 @@ class Log:
                 self._uncertain = True
                 batch.fail(error)
             except asyncio.CancelledError:
-                for entry in (*batch.entries, *self._waiting.values()):
+                for entry in (*batch.entries.values(), *self._waiting.values()):
                     entry.cancel()
+                batch.entries.clear()
                 raise
-            finally:
-                self._writing = {}
 
     async def _write(self, batch: Batch) -> None:
         """Write the batch and settle it."""
@@ -275,7 +273,7 @@ class Log:
         while batch.entries:
             changes = batch.make()
             before = self._state
-            state, leaves, full = _grow(before, batch.entries)
+            state, leaves, full = _grow(before, batch.entries.values())
             try:
                 await self._store.write([*changes, *((LEAVES, leaf) for leaf in leaves)])
             except (Conflict, Duplicate) as refused:

@@ -111,6 +111,22 @@ async def test_two_acts_of_one_id_in_one_batch(store: SqliteStore) -> None:
     assert await first == 0
 
 
+@pytest.mark.parametrize("changed", [True, False])
+async def test_who_comes_again_while_a_tile_is_written_is_answered(
+    store: SqliteStore, changed: bool
+) -> None:
+    """The act is in the log by then, and those who waited for it have gone."""
+    log = await opened(store)
+    await append_all(log, range(256))
+    async with asyncio.timeout(20):
+        if changed:
+            with pytest.raises(Broken, match="log-act-differs"):
+                await log.append(replace(act(255), who="operator:other"))
+        else:
+            assert await log.append(act(255)) == 255
+    assert log.size == 256
+
+
 async def test_a_caller_that_goes_away_leaves_the_others_alone(store: SqliteStore) -> None:
     log = await opened(store)
     tasks = [asyncio.create_task(log.append(act(number % 2))) for number in range(4)]

@@ -19,6 +19,7 @@ import msgspec
 from aiohttp import web
 
 from infra.errors import Failure, Rejected, Unavailable
+from infra.http.auth import HOLDS, WHO
 from infra.http.body import decode
 from infra.http.limits import LIMITS, read_body
 from infra.http.problems import Statuses
@@ -173,7 +174,7 @@ class StatusFeed:
         self, request: web.Request, response: web.StreamResponse, after: int, batch: _Batch
     ) -> None:
         unread = request.config_dict[LIMITS].unread
-        holds = request.get("holds", _always)
+        holds = request.get(HOLDS, _always)
         known: tuple[Issuer, ...] | None = None
         while holds():
             octets = batch.octets
@@ -281,7 +282,7 @@ def responder_route(certifier: ResponderCertifier, lifetime: timedelta) -> web.R
 
     async def certify(request: web.Request) -> web.Response:
         body = decode(await read_body(request, _MAX_BODY), ResponderBody)
-        ca, who = request.match_info["ca"], str(request["who"])
+        ca, who = request.match_info["ca"], request[WHO]
         record = await certifier.certify_responder(ca, body.csr.encode(), by=who, lifetime=lifetime)
         _log.info("%s has the OCSP responder certificate %x of %s", who, record.serial, ca)
         pem = encode_pem("CERTIFICATE", record.certificate).decode()

@@ -1,7 +1,7 @@
 """The engine over HTTP: certificates, authorities, profiles and the log as JSON.
 
 Who may call is decided before this room is entered (``infra.http.auth``); the caller's name is in
-``request["who"]``. Errors are problem documents (RFC 9457), made by the middleware of the app.
+``request[WHO]``. Errors are problem documents (RFC 9457), made by the middleware of the app.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import msgspec
 from aiohttp import web
 
 from infra.errors import Broken, Rejected
+from infra.http.auth import WHO
 from infra.http.body import decode
 from infra.http.limits import read_body
 from pki.authority import Application, Authority
@@ -352,7 +353,7 @@ def _pems(certificates: tuple[bytes, ...]) -> list[str]:
 
 
 def _who(request: web.Request) -> str:
-    return str(request["who"])
+    return request[WHO]
 
 
 def whole(text: str, least: int, most: int) -> int:

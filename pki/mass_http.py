@@ -10,6 +10,7 @@ import msgspec
 from aiohttp import web
 
 from infra.errors import Rejected
+from infra.http.auth import WHO
 from infra.http.body import decode
 from infra.http.limits import read_body
 from pki.algorithms import SIGNATURE_ALGORITHMS, KeyType
@@ -113,7 +114,7 @@ def mass_routes(office: Office) -> list[web.RouteDef]:
 
 def _order(body: MassBody, request: web.Request) -> Order:
     suspect = parse_moment(body.invalidity_date)
-    return Order(parse_reason(body.reason), suspect, str(request["who"]))
+    return Order(parse_reason(body.reason), suspect, request[WHO])
 
 
 async def _rehearse(office: Office, body: MassBody, order: Order) -> Step:

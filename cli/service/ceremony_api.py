@@ -12,6 +12,7 @@ import msgspec
 from aiohttp import web
 
 from infra.errors import Rejected
+from infra.http.auth import WHO
 from infra.http.body import decode
 from infra.http.limits import read_body
 from infra.http.problems import Statuses
@@ -75,7 +76,7 @@ def ceremony_routes(instance: Instance) -> list[web.RouteDef]:
             instance.log,
             name,
             body.certificates,
-            by=str(request["who"]),
+            by=request[WHO],
             now=instance.clock.now(),
         )
         document = {
@@ -89,7 +90,7 @@ def ceremony_routes(instance: Instance) -> list[web.RouteDef]:
     async def record(request: web.Request) -> web.Response:
         body = decode(await read_body(request, MAX_TRANSCRIPT // 3 * 4 + 1024), TranscriptBody)
         verdict = await asyncio.to_thread(verify_transcript, body.transcript)
-        act = _act(verdict, body.transcript, str(request["who"]), instance.clock.now())
+        act = _act(verdict, body.transcript, request[WHO], instance.clock.now())
         if await instance.log.find(act.id) is None:
             await instance.log.append(act)
         return web.json_response({"id": act.id, "head": verdict.told.head}, status=201)

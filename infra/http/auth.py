@@ -28,6 +28,12 @@ from infra.errors import Rejected
 from infra.secrets import read_token
 from infra.state import check_folder, kept_secret
 
+WHO: Final = web.RequestKey("who", str)
+"""The caller's name, in a request that was let in."""
+
+HOLDS: Final = web.RequestKey[Callable[[], bool]]("holds")
+"""Whether the token of a request still counts, for answers that take long."""
+
 RECHECK: Final = 1.0
 """Seconds that a folder of tokens is believed to be as it was."""
 
@@ -133,13 +139,12 @@ class Scope:
 def authenticate(
     token: str, *, open_paths: frozenset[str] = frozenset(), scopes: Sequence[Scope] = ()
 ) -> Middleware:
-    """Middleware that puts the caller's name into ``request["who"]``, or refuses.
+    """Middleware that puts the caller's name into ``request[WHO]``, or refuses.
 
     ``token``: the operator's, which TCP callers show as a bearer token; ``open_paths``: paths that
     anybody may read; ``scopes``: whose tokens are good for some routes. A caller on a Unix socket
     is known by its user id (SO_PEERCRED) and must be root or the user that this process runs as.
-    For a token of a scope, ``request["holds"]`` tells whether it still counts, for answers that
-    take long. Errors: ``not-authenticated``, ``not-allowed``.
+    A token of a scope adds ``request[HOLDS]``. Errors: ``not-authenticated``, ``not-allowed``.
     """
     callers = Callers(token, scopes)
 
@@ -147,7 +152,7 @@ def authenticate(
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
         owner = callers.owner(request.transport)
         if owner is not None:
-            request["who"] = owner
+            request[WHO] = owner
         elif request.path not in open_paths:
             # RFC 9110 §5.3: of several fields, as of one with a comma, no part counts.
             bearer = callers.bearer(", ".join(request.headers.getall("Authorization", ())))
@@ -156,8 +161,8 @@ def authenticate(
                 resource is None or (request.method, resource.canonical) not in bearer.scope.may
             ):
                 raise bearer.refusal()
-            request["who"] = bearer.who
-            request["holds"] = bearer.holds
+            request[WHO] = bearer.who
+            request[HOLDS] = bearer.holds
         return await handler(request)
 
     return check

@@ -11,6 +11,7 @@ import msgspec
 from aiohttp import web
 
 from infra.errors import Broken, Failure, Rejected, Unavailable
+from infra.http.auth import WHO
 from infra.http.body import decode
 from infra.http.limits import read_body
 from infra.store.port import Store
@@ -100,7 +101,7 @@ def directory_routes(keeper: Keeper) -> list[web.RouteDef]:
         subject = await _subject(keeper, body)
         publishers = await keeper.publishers()
         one = next(iter(publishers.values()))
-        await one.source.erase(one.rules, subject, publishers, by=str(request["who"]))
+        await one.source.erase(one.rules, subject, publishers, by=request[WHO])
         for publisher in publishers.values():
             publisher.wake()
         return _json({"directories": list(publishers)})

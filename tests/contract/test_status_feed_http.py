@@ -15,6 +15,7 @@ from aiohttp import web
 
 from infra.clock import FixedClock, SystemClock
 from infra.errors import Rejected
+from infra.http.auth import WHO
 from ocsp.feed import Authorities, Changes, Frame, Heartbeat
 from ocsp.feed_wire import FEED_PATH, MEDIA_TYPE, FeedKey, Frames, open_frame
 from ocsp.follower import Timing
@@ -392,7 +393,7 @@ async def test_lag_is_measured(ca: World) -> None:
 
 async def test_a_follower_s_token_is_good_for_nothing_else(ca: World) -> None:
     async def other(request: web.Request) -> web.Response:
-        return web.json_response({"code": request["who"]})
+        return web.json_response({"code": request[WHO]})
 
     await ca.start(web.get("/api/v1/certificates", other))
     token = ca.tokens.make("va-1")

@@ -12,7 +12,7 @@ from multidict import CIMultiDict
 
 from infra.errors import Rejected
 from infra.http.app import make_app, serve_app
-from infra.http.auth import Callers, Scope, TokenFolder, authenticate
+from infra.http.auth import WHO, Callers, Scope, TokenFolder, authenticate
 
 TOKEN = "operator-" * 5
 
@@ -35,7 +35,7 @@ def test_a_token_of_the_right_scheme() -> None:
 @pytest.fixture
 async def url(tmp_path: Path) -> AsyncIterator[str]:
     async def who(request: web.Request) -> web.Response:
-        return web.Response(text=str(request["who"]))
+        return web.Response(text=request[WHO])
 
     scope = Scope("follower", TokenFolder(tmp_path), frozenset())
     app = make_app(

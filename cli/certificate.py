@@ -14,6 +14,7 @@ from click.shell_completion import CompletionItem
 from cli import files
 from cli.output import BAD, GOOD, WARNING, Block, Fields, Line
 from infra.errors import Rejected
+from pki.serial import format_serial
 from pki.status import REVOCATION_REASONS
 
 if TYPE_CHECKING:
@@ -151,7 +152,8 @@ async def locate(client: ApiClient, named: str, ca: str | None) -> Located:
     issuer = certificate.issuer.public_bytes()
     for authority in (await client.get("/authorities"))["authorities"]:
         if load(authority["pem"].encode(), authority["name"]).subject.public_bytes() == issuer:
-            located = Located(f"/certificates/{certificate.serial_number:x}", authority["name"])
+            serial = format_serial(certificate.serial_number)
+            located = Located(f"/certificates/{serial}", authority["name"])
             view = await client.get(located.path, located.query)
             # Serial numbers are anybody's to choose: only the whole certificate tells.
             if view.get("sha256") == certificate.fingerprint(SHA256()).hex():

@@ -10,6 +10,7 @@ from cli import certificate, files
 from conf.kinds import parse_secret
 from infra.errors import Rejected
 from pki.export import encode_pem_certificates, encode_pkcs7, encode_pkcs12
+from pki.serial import format_serial
 
 MAX_KEY: Final = 64 * 1024
 
@@ -98,4 +99,4 @@ def _friendly_name(pem: str) -> str:
 
     found = certificate.load(pem.encode(), "the instance's answer")
     names = found.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    return str(names[0].value) if names else f"{found.serial_number:x}"
+    return str(names[0].value) if names else format_serial(found.serial_number)

@@ -6,7 +6,6 @@ Both are reached through a unix socket, so that a command has one path, whoever 
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -18,9 +17,7 @@ from cli.client import ApiClient
 from conf.schema import Settings
 from infra.errors import Rejected, Unavailable
 from infra.state import ADMIN_SOCKET
-
-MAX_SOCKET_PATH: Final = 107
-"""Octets of ``sun_path`` (unix(7)) without the zero at its end."""
+from infra.unix_socket import reachable
 
 PATIENCE: Final = 30.0
 """Seconds to wait for another command on the same state to finish, or an instance to come up."""
@@ -98,20 +95,3 @@ def answers(address: str) -> bool:
         except OSError:
             return False
     return True
-
-
-@contextmanager
-def reachable(path: Path) -> Iterator[str]:
-    """A name for the socket ``path`` that fits into a socket address, while the block runs."""
-    if len(os.fsencode(path)) <= MAX_SOCKET_PATH:
-        yield str(path)
-        return
-    try:
-        folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
-    except OSError:
-        yield f"/proc/self/fd/-1/{path.name}"
-        return
-    try:
-        yield f"/proc/self/fd/{folder}/{path.name}"
-    finally:
-        os.close(folder)

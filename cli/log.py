@@ -90,8 +90,9 @@ async def _replayed(
 ) -> dict[str, Any]:
     """The report of the running instance, or of a replay of our own: an altered log keeps an
     instance from starting, and what it finishes when it starts is not to be hidden."""
-    from cli.instance import answers, reachable
+    from cli.instance import answers
     from infra.state import ADMIN_SOCKET
+    from infra.unix_socket import reachable
 
     with reachable(session.home / ADMIN_SOCKET) as address:
         runs = answers(address)

@@ -52,8 +52,9 @@ async def status(session: Session) -> Answer:
       digitalid status
     """
     from cli.client import ApiClient
-    from cli.instance import answers, reachable
+    from cli.instance import answers
     from infra.state import ADMIN_SOCKET
+    from infra.unix_socket import reachable
 
     with reachable(session.home / ADMIN_SOCKET) as address:
         if not answers(address):

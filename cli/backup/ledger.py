@@ -124,8 +124,9 @@ async def take_copy(settings: Settings, staging: Path, progress: Progress) -> Co
     Errors: ``state-locked``, ``restore-unfinished``, ``backup-busy``,
     ``storage-…``; those of the admin socket.
     """
-    from cli.instance import STATE_LOCKED, answers, reachable
+    from cli.instance import STATE_LOCKED, answers
     from infra.state import ADMIN_SOCKET, owned
+    from infra.unix_socket import reachable
 
     source = settings.store.path
     deadline = asyncio.get_running_loop().time() + _PATIENCE

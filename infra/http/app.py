@@ -28,6 +28,7 @@ from infra.errors import Rejected
 from infra.http.front import SERVER, Front, Full
 from infra.http.limits import LIMITS, Limits
 from infra.http.problems import Problem, Statuses, incident, problems
+from infra.unix_socket import reachable
 
 PRIVATE: Final[web.AppKey[bool]] = web.AppKey("private", bool)
 
@@ -214,7 +215,8 @@ class Serving:
         bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         umask = os.umask(0o177)
         try:
-            bound.bind(str(path))
+            with reachable(path) as address:
+                bound.bind(address)
         except OSError as error:
             bound.close()
             raise _refused(str(path), error) from error
@@ -363,7 +365,8 @@ async def _clear(path: Path) -> None:
     if not stat.S_ISSOCK(kind):
         raise Rejected("address-refused", f"{path} is there and is no socket; move it away")
     try:
-        _, writer = await asyncio.open_unix_connection(path)
+        with reachable(path) as address:
+            _, writer = await asyncio.open_unix_connection(address)
     except ConnectionRefusedError:
         path.unlink(missing_ok=True)
     except OSError as error:

@@ -9,6 +9,7 @@ from typing import cast
 
 from infra.http.limits import Limits
 from infra.http.message import FULL
+from infra.unix_socket import reachable
 
 _log = logging.getLogger(__name__)
 
@@ -105,9 +106,10 @@ class Relay(_Side):
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._limits.wait):
-                _, server = await loop.create_unix_connection(
-                    lambda: _Side(self._limits.unread, self), str(self._path)
-                )
+                with reachable(self._path) as address:
+                    _, server = await loop.create_unix_connection(
+                        lambda: _Side(self._limits.unread, self), address
+                    )
         except OSError as error:  # TimeoutError is one
             _log.error("nobody answers on %s: %s", self._path, error)
             if not self.transport.is_closing():

@@ -26,6 +26,7 @@ from typing import Final
 from infra.errors import Rejected, Unavailable
 from infra.slapd.configuration import DATA, LDAPI, Installed
 from infra.state import unusable
+from infra.unix_socket import reachable
 
 PATIENCE: Final = 15.0
 """Seconds for slapd to answer after its start, and to end after it was told to."""
@@ -125,18 +126,13 @@ def answers(folder: Path) -> bool:
     """Whether a slapd answers on the unix socket of this folder now."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(1.0)
-        descriptor = -1
         try:
-            # By the folder's descriptor, as a socket's address takes 107 octets only.
-            descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY)
-            probe.connect(f"/proc/self/fd/{descriptor}/{LDAPI}")
+            with reachable(folder / LDAPI) as address:
+                probe.connect(address)
             probe.sendall(_BIND)
             return probe.recv(len(_BOUND)) == _BOUND
         except OSError:
             return False
-        finally:
-            if descriptor != -1:
-                os.close(descriptor)
 
 
 class Slapd:
@@ -170,8 +166,9 @@ class Slapd:
         """Start it and wait until it answers; from then on it is started again when it dies.
 
         Errors: those of ``prepare``; ``directory-unusable`` when it ends again, with its reason,
-        or does not answer within ``PATIENCE``.
+        or does not answer within ``PATIENCE``, or when another one runs there.
         """
+        await self._wait_for_the_last()
         await asyncio.to_thread(
             prepare, self._installed, self._folder, self._configuration, self._files
         )
@@ -185,6 +182,18 @@ class Slapd:
             await asyncio.gather(self._watching, return_exceptions=True)
             self._watching = None
         await self._end()
+
+    async def _wait_for_the_last(self) -> None:
+        """When we were killed, the slapd of then may still be ending: it would take the socket of
+        the next one with it."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while await asyncio.to_thread(answers, self._folder):  # noqa: ASYNC110 - no child
+                    await asyncio.sleep(0.01)
+        except TimeoutError as error:
+            raise Unavailable(
+                "directory-unusable", f"another slapd runs in {self._folder}; end that one first"
+            ) from error
 
     async def _launch(self) -> None:
         self._said.clear()

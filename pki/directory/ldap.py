@@ -6,7 +6,6 @@ Everything blocks, so it runs in a process of its own (``pki.directory.process``
 
 from __future__ import annotations
 
-import os
 import select
 import socket
 import ssl
@@ -23,6 +22,7 @@ from ldap3.core.exceptions import LDAPException
 
 from infra import secrets
 from infra.errors import Failure, Rejected, Unavailable
+from infra.unix_socket import reachable
 from pki.directory import messages
 from pki.directory.entries import Entry, Wanted
 from pki.directory.messages import Incoming, Result
@@ -37,9 +37,6 @@ from pki.directory.result import (
     refused,
     unreachable,
 )
-
-MAX_SOCKET_PATH: Final = 107
-"""Octets of ``sun_path`` (unix(7)) without the zero at its end."""
 
 PAGED_RESULTS: Final = "1.2.840.113556.1.4.319"  # RFC 2696
 
@@ -358,9 +355,10 @@ def _server(login: Login, held: ExitStack) -> ldap3.Server:
     url = urlsplit(login.url)
     timeout = max(1.0, login.timeout)
     if url.scheme == "ldapi":
-        path = _short(unquote(login.url.removeprefix("ldapi://")), held)
+        path = Path("/", unquote(login.url.removeprefix("ldapi://")))
+        address = held.enter_context(reachable(path))
         # ldap3 takes the URL's second slash for the first one of the path.
-        url_of_path = f"ldapi:/{quote(str(Path('/', path)))}"
+        url_of_path = f"ldapi:/{quote(address)}"
         return ldap3.Server(url_of_path, get_info=ldap3.NONE, connect_timeout=timeout)
     tls = _Tls(
         ca_certs_file=login.ca,
@@ -375,16 +373,6 @@ def _server(login: Login, held: ExitStack) -> ldap3.Server:
         get_info=ldap3.NONE,
         connect_timeout=timeout,
     )
-
-
-def _short(path: str, held: ExitStack) -> str:
-    """A name for a socket that fits into an address, as long as ``held`` is held."""
-    if len(os.fsencode(path)) <= MAX_SOCKET_PATH:
-        return path
-    folder, name = os.path.split(path)
-    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY)
-    held.callback(os.close, descriptor)
-    return f"/proc/self/fd/{descriptor}/{name}"
 
 
 def _plain(result: dict[str, Any]) -> Result:

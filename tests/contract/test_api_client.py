@@ -14,9 +14,10 @@ import pytest
 from aiohttp import web
 
 from cli.client import ApiClient, segment
-from cli.instance import answers, connect, reachable
+from cli.instance import answers, connect
 from conf.load import load
 from infra.errors import Broken, Rejected, Unavailable
+from infra.unix_socket import reachable
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -57,8 +58,8 @@ async def echo(request: web.Request) -> web.Response:
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "s"
+def path(short_path: Path) -> Path:
+    return short_path / "s"
 
 
 async def test_get_and_post_send_what_is_given_and_leave_none_out(path: Path) -> None:

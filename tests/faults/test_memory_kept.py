@@ -54,8 +54,8 @@ def test_another_process_of_the_user_may_not_look_in_and_its_own_descriptors_sti
     program = (
         "import os, socket, tempfile\n"
         "from pathlib import Path\n"
-        "from cli.instance import reachable\n"
         "from infra.memory import keep_to_ourselves\n"
+        "from infra.unix_socket import reachable\n"
         "keep_to_ourselves()\n"
         "print(os.stat('/proc/self/mem').st_uid)\n"
         "with tempfile.TemporaryDirectory() as folder:\n"

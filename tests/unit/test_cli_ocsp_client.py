@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import count
 
 import pytest
 from cryptography import x509
@@ -20,6 +21,8 @@ NOW = datetime(2026, 11, 22, 18, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 NONCE = bytes(range(32))
 Key = ec.EllipticCurvePrivateKey
+SERIALS = count(0x0A << 152)
+"""Of 20 octets, the first of which is written with a zero."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ def certify(
         .subject_name(name(subject))
         .issuer_name(issuer.certificate.subject if issuer else name(subject))
         .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
+        .serial_number(next(SERIALS))
         .not_valid_before(start)
         .not_valid_after(end)
     )

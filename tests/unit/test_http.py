@@ -23,6 +23,7 @@ from infra.http.app import Serving, make_app, serve_app, serve_unix
 from infra.http.document import Served, answer
 from infra.http.limits import Limits, read_body
 from infra.http.problems import problem_of
+from infra.unix_socket import reachable
 
 DOCUMENT = Served(
     body=bytes(range(100)),
@@ -421,24 +422,27 @@ async def test_a_port_in_use_and_a_foreign_address_are_refused(serving: Serving)
         await serve_app(application(), "no such host.invalid", 0)
 
 
-async def test_a_unix_socket_is_for_its_owner(tmp_path: Path) -> None:
-    path = tmp_path / "control.sock"
+@pytest.mark.parametrize("folder", [".", "d" * 100])
+async def test_a_unix_socket_is_for_its_owner(tmp_path: Path, folder: str) -> None:
+    path = tmp_path / folder / "control.sock"
+    path.parent.mkdir(exist_ok=True)
     serving = await serve_unix(application(private=True), path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    connector = aiohttp.UnixConnector(str(path))
-    async with (
-        aiohttp.ClientSession("http://localhost", connector=connector) as client,
-        client.get("/document") as response,
-    ):
-        assert response.status == 200
+    with reachable(path) as address:
+        connector = aiohttp.UnixConnector(address)
+        async with (
+            aiohttp.ClientSession("http://localhost", connector=connector) as client,
+            client.get("/document") as response,
+        ):
+            assert response.status == 200
     with pytest.raises(Rejected, match="address-in-use"):
         await serve_unix(application(), path)
     await serving.stop()
     assert not path.exists()
 
 
-async def test_a_socket_left_by_a_crash_is_replaced(tmp_path: Path) -> None:
-    path = tmp_path / "control.sock"
+async def test_a_socket_left_by_a_crash_is_replaced(short_path: Path) -> None:
+    path = short_path / "control.sock"
     left = socket.socket(socket.AF_UNIX)
     left.bind(str(path))
     left.close()

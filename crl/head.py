@@ -86,10 +86,14 @@ class Turn:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        if self._renewing is not None:
+        assert self._renewing is not None  # noqa: S101 - only after the block
+        try:
+            # Not while it writes: it would not tell which version the document has then.
+            async with self._changing:
+                pass
+        finally:
             self._renewing.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._renewing
+        await asyncio.wait([self._renewing])
         # Whatever keeps this from being written down, the time of the lease ends it.
         with suppress(Failure):
             await self._change(lambda head: {"holder": "", "until": 0})

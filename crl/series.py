@@ -240,10 +240,10 @@ class Series:
             if stored is None:
                 raise Broken("storage-corrupt", f"CRL {number} of {self.name} has no document")
             found = self._last[kind] = self.history.described(stored)
-            self._current.pop(kind, None)
             try:
                 await asyncio.to_thread(self.history.verify_file, found)
             except Broken as error:  # the next one takes its place, made from the ledger
+                self._current.pop(kind, None)
                 _log.error("CRL %d of %s cannot be served: %s", number, self.name, error)
             else:
                 self._current[kind] = found

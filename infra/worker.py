@@ -96,6 +96,8 @@ class _Line(asyncio.Protocol):
         self._answered = 0
         self._watch: asyncio.TimerHandle | None = None
         self._waiting: deque[asyncio.Future[bytes]] = deque()
+        self._settled = asyncio.Event()  # nobody waits
+        self._settled.set()
         self._frames = Frames()
         self._transport: asyncio.Transport | None = None
         self.broken = False
@@ -108,6 +110,7 @@ class _Line(asyncio.Protocol):
         if self._transport is not None:
             self._transport.write(frame(question))
         self._waiting.append(answer)
+        self._settled.clear()
         if self._watch is None:
             self._look_later()
 
@@ -121,6 +124,8 @@ class _Line(asyncio.Protocol):
             future = self._waiting.popleft()
             if not future.done():
                 future.set_result(message)
+        if not self._waiting:
+            self._settled.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.broken = True
@@ -130,6 +135,7 @@ class _Line(asyncio.Protocol):
             if not future.done():
                 future.set_exception(_died())
         self._waiting.clear()
+        self._settled.set()
 
     def _look_later(self) -> None:
         # One timer for all who wait: the process answers in order, so any answer is a sign of life.
@@ -152,8 +158,8 @@ class _Line(asyncio.Protocol):
         await child.ended(self._process)
 
     async def close(self) -> None:
-        while self._waiting and not self.broken:
-            await asyncio.wait([self._waiting[-1]])
+        while self._waiting:
+            await self._settled.wait()
         if self._transport is not None:
             self._transport.close()
         await child.ended(self._process)

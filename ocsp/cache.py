@@ -161,7 +161,7 @@ class AnswerCache:
 
     def clear(self) -> None:
         """Drop everything."""
-        for _, _, kept in self._order:
+        for kept in self.requests.values():  # not of the queue: some are being refreshed
             kept.dropped = True
         self.targets.clear()
         self.requests.clear()
@@ -215,6 +215,8 @@ class AnswerCache:
             if not kept.dropped:
                 self._drop(kept)
                 return
+        for kept in tuple(self.requests.values())[:1]:  # all are being refreshed
+            self._drop(kept)
 
     def _drop(self, kept: Kept) -> None:
         kept.dropped = True

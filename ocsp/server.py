@@ -145,7 +145,10 @@ class OcspServer:
         """Refresh what is asked for before it ages; until cancelled."""
         while True:
             await asyncio.sleep(1.0)
-            await self.refresh()
+            try:
+                await self.refresh()
+            except Exception:
+                _log.exception("refreshing OCSP answers met a mistake in this program")
 
     async def refresh(self) -> None:
         """Make those answers anew whose time for that has come."""

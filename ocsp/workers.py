@@ -227,14 +227,17 @@ class _Line:
             raise _died()
         report: asyncio.Future[Report] = asyncio.get_running_loop().create_future()
         self._waiting.append(report)
-        with suppress(ConnectionError):
-            await send(self._writer, encode(order))
         patience = _PATIENCE + (order.seconds if isinstance(order, Drain) else 0.0)
         try:
-            return await asyncio.wait_for(report, patience)
+            async with asyncio.timeout(patience):
+                with suppress(ConnectionError):
+                    await send(self._writer, encode(order))
+                return await report
         except TimeoutError as error:
             self._process.kill()
             raise _died() from error
+        finally:
+            report.cancel()  # nobody waits for it any more
 
     async def end(self, seconds: float, *, idle: float) -> None:
         """Let it finish what it has, and see it end."""

@@ -19,6 +19,7 @@ Invariants:
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 from collections.abc import Callable
@@ -62,6 +63,10 @@ from pki.status import (
 
 CLOCK_TOLERANCE: Final = timedelta(seconds=2)
 
+RENUMBERED: Final = 1 << 20
+"""Sequence numbers that are left out before changes of status that were interrupted are finished;
+more than there can be of those."""
+
 LOG_CURSOR: Final = "log"
 
 DOCUMENTS_CURSOR: Final = "ledger-documents"
@@ -82,6 +87,7 @@ class Ledger(LookUp):
         self._clock = clock
         self._sequence = 0
         self._unlogged: set[int] = set()
+        self._untold: set[int] = set()  # what a follower could not take
         self._latest = datetime.min.replace(tzinfo=UTC)
         self._listeners: list[Callable[[Record], None]] = []
         self._followers: list[Callable[[Record], None]] = []
@@ -109,9 +115,13 @@ class Ledger(LookUp):
             ledger._latest = time_of(newest[0].body["changed_at"])
         await ledger._bring_up_to_date()
         await ledger.catch_up()
-        for stored in await ledger._all_unfinished():
-            if "pending" in stored.body:
-                await ledger._finish(stored)
+        pending = [one for one in await ledger._all_unfinished() if "pending" in one.body]
+        if pending:
+            # If this is a copy, the original has finished them by itself, perhaps in another order:
+            # whoever has followed that has to hear of all of them, so their numbers are beyond it.
+            ledger._sequence += RENUMBERED
+        for stored in pending:
+            await ledger._finish(stored)
         return ledger
 
     def now(self) -> datetime:
@@ -144,7 +154,7 @@ class Ledger(LookUp):
     @property
     def reached(self) -> int:
         """Every change up to this sequence number is logged, and was told to the followers."""
-        return min(self._unlogged, default=self._sequence + 1) - 1
+        return min(self._unlogged | self._untold, default=self._sequence + 1) - 1
 
     # Issuance
 
@@ -224,8 +234,8 @@ class Ledger(LookUp):
             return after.stored, act_of(after)
 
         def kept(stored: Stored) -> None:
-            self._tell(Record(stored))
             self._unlogged.discard(sequence)
+            self._tell(Record(stored))
 
         try:
             index = await self._log.append_change(CERTIFICATES, before, make, kept)
@@ -263,7 +273,14 @@ class Ledger(LookUp):
         await self._store.acknowledge(LOG_CURSOR, after)
 
     async def remember(self) -> None:
-        """Note how far the log has everything, so that the next ``catch_up`` is short."""
+        """Tell the followers what they could not take, and note how far the log has everything, so
+        that the next ``catch_up`` is short. Errors: the followers'."""
+        for sequence in sorted(self._untold):
+            found = await self.changed(sequence - 1, limit=1)
+            if found and found[0].sequence == sequence:
+                self._tell(found[0])
+            else:  # it has changed again, and they heard of that
+                self._untold.discard(sequence)
         await self._store.acknowledge(LOG_CURSOR, self.reached)
 
     async def unfinished(self) -> list[Record]:
@@ -363,6 +380,11 @@ class Ledger(LookUp):
         act = parse(cast(bytes, pending["act"]))
         await self._log.append(act)
         self._step("pending-logged")
+        # To its end, though whoever asked for it be gone: no change is made that is not told.
+        return await asyncio.shield(self._make(stored, pending))
+
+    async def _make(self, stored: Stored, pending: Document) -> Stored:
+        """Make a change that is logged, and tell of it."""
         now = self.now()
         sequence = self._next(now)
         self._unlogged.add(sequence)
@@ -380,12 +402,14 @@ class Ledger(LookUp):
         body |= crl_fields(body, status_of(body), now)
         try:
             after = await self._store.replace(CERTIFICATES, stored, body)
-            self._tell(Record(after))
         finally:
             self._unlogged.remove(sequence)
-        self._step("changed")
-        for listener in self._listeners:
-            listener(Record(after))
+        try:
+            self._tell(Record(after))
+        finally:
+            self._step("changed")
+            for listener in self._listeners:
+                listener(Record(after))
         return after
 
     async def _bring_up_to_date(self) -> None:
@@ -404,8 +428,11 @@ class Ledger(LookUp):
         await self._store.acknowledge(DOCUMENTS_CURSOR, DOCUMENTS)
 
     def _tell(self, record: Record) -> None:
+        """Tell the followers. Errors: theirs; it is tried again by ``remember``."""
+        self._untold.add(record.sequence)
         for follower in self._followers:
             follower(record)
+        self._untold.discard(record.sequence)
 
     async def _all_unfinished(self) -> list[Stored]:
         found: dict[str, Stored] = {}

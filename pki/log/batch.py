@@ -64,8 +64,13 @@ class Entry:
         return future
 
     def settle(self, index: int) -> None:
+        """It is written; whoever waits for it alone hears what ``then`` fails with."""
         if self.change is not None and self.change.after is not None:
-            self.change.then(self.change.after)
+            try:
+                self.change.then(self.change.after)
+            except Exception as error:
+                self.fail(error)
+                return
         for future in self.waiting:
             if not future.done():
                 future.set_result(LeafIndex(index))

@@ -130,6 +130,23 @@ class Log:
         """MTH of all leaves (RFC 6962 §2.1)."""
         return self._state.tail.root()
 
+    @property
+    def mark(self) -> tuple[int, bytes]:
+        """The size, and a hash over all leaves that ``mark_at`` finds again."""
+        return self.size, self._state.running
+
+    async def mark_at(self, size: int) -> bytes:
+        """The hash over the first ``size`` leaves. Errors: ``Rejected("bad-tree-size")``."""
+        await self._reach(size)
+        return (await self._tree.leaf(size - 1)).after if size else START
+
+    async def durable(self) -> tuple[int, bytes]:
+        """Size and root of all that lies in the store, also what its writer has not heard yet: the
+        leaf of every change that somebody has read before."""
+        await self._catch_up()
+        tail = self._state.tail
+        return tail.size, tail.root()
+
     async def append(self, act: Act) -> LeafIndex:
         """Add an act, durably, and return its index; an act that is there already keeps its own.
 
@@ -235,7 +252,7 @@ class Log:
     async def close(self) -> None:
         """Wait for the appends that are under way."""
         if self._writer is not None:
-            await self._writer
+            await asyncio.wait([self._writer])
 
     def _enter(self, key: str, entry: Entry) -> Entry:
         self._waiting[key] = entry
@@ -259,9 +276,11 @@ class Log:
                 self._uncertain = True
                 batch.fail(error)
             except asyncio.CancelledError:
+                self._uncertain = True
                 for entry in (*batch.entries.values(), *self._waiting.values()):
                     entry.cancel()
                 batch.entries.clear()
+                self._waiting.clear()
                 raise
 
     async def _write(self, batch: Batch) -> None:

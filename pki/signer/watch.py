@@ -113,7 +113,8 @@ class KeyWatch:
                 "to the token and the way to it",
                 retry_after=self._every,
             )
-        del self._under_way[name]
+        if self._under_way.get(name) is task:  # else somebody looked at the same time
+            del self._under_way[name]
         try:
             await task
         except Failure as failure:

@@ -206,7 +206,7 @@ async def publishing(publisher: Publisher) -> AsyncIterator[Publisher]:
         await publisher.stop()
 
 
-async def shown(publisher: Publisher, within: float = 10.0) -> None:
+async def shown(publisher: Publisher, within: float = 60.0) -> None:
     """Wait until the directory shows all that the ledger has."""
 
     before = publisher.rounds
@@ -218,7 +218,7 @@ async def shown(publisher: Publisher, within: float = 10.0) -> None:
     await eventually(done, within)
 
 
-async def eventually(done: Callable[[], object], within: float = 10.0) -> None:
+async def eventually(done: Callable[[], object], within: float = 60.0) -> None:
     """Wait until something is so."""
     end = time.monotonic() + within
     while True:

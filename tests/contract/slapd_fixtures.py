@@ -170,7 +170,7 @@ class Server:
             self._process = subprocess.Popen(
                 command(installed, [self.ldap, self.ldaps]), cwd=self.folder, stderr=log
             )
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not answers(self.folder):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.kill()

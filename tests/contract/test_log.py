@@ -127,6 +127,32 @@ async def test_who_comes_again_while_a_tile_is_written_is_answered(
     assert log.size == 256
 
 
+async def test_who_comes_after_the_writer_was_cancelled_is_answered(store: SqliteStore) -> None:
+    log = await opened(store)
+    tasks = [asyncio.create_task(log.append(act(number))) for number in range(300)]
+    for _ in range(2):
+        await asyncio.sleep(0)
+    assert log._writer is not None
+    log._writer.cancel()
+    await asyncio.wait(tasks)
+    assert all(task.cancelled() for task in tasks)
+    async with asyncio.timeout(20):
+        await log.append(act(299))
+        assert sorted(await append_all(log, range(300))) == list(range(300))
+
+
+async def test_who_gives_up_closing_leaves_those_who_append_alone(store: SqliteStore) -> None:
+    log = await opened(store)
+    appending = asyncio.create_task(log.append(act(1)))
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(log.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.wait([closing, appending])
+    assert closing.cancelled()
+    assert not appending.cancelled() and appending.result() == 0
+
+
 async def test_a_caller_that_goes_away_leaves_the_others_alone(store: SqliteStore) -> None:
     log = await opened(store)
     tasks = [asyncio.create_task(log.append(act(number % 2))) for number in range(4)]

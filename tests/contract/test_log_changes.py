@@ -107,6 +107,25 @@ async def test_both_are_there(things: Changing) -> None:
     assert things.told == [after]
 
 
+async def test_what_one_is_told_of_and_cannot_take_is_nobody_elses_error(
+    things: Changing, log: Log
+) -> None:
+    class Full(list[Stored]):
+        def append(self, after: Stored) -> None:
+            if after.id == "2":
+                raise Unavailable("storage-full", "free space on the disk")
+            super().append(after)
+
+    befores = await things.new(1, 2, 3)
+    things.told = Full()
+    outcomes = await asyncio.gather(
+        *(things.change(before) for before in befores), log.append(act(4)), return_exceptions=True
+    )
+    assert [isinstance(one, Unavailable) for one in outcomes] == [False, True, False, False]
+    assert [one.id for one in things.told] == ["1", "3"]
+    assert log.size == 4
+
+
 async def test_changes_are_numbered_in_the_order_of_the_log(things: Changing, log: Log) -> None:
     before = await things.new(*range(600))
     outcomes = await asyncio.gather(*map(things.change, before), append_all(log, range(1000, 1100)))

@@ -135,7 +135,7 @@ def test_a_token_that_is_taken_away_and_given_back(product: Product) -> None:
 
 def issued(product: Product, body: dict[str, str]) -> dict[str, dict[str, str]]:
     """The certificate, as soon as the token is looked for again."""
-    for _ in range(50):
+    for _ in range(600):  # each look at a token that is away puts off the next one, up to 30 s
         status, answer = product.post("/certificates", body)
         if status == 201:
             break

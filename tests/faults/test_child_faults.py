@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import signal
 import socket
 import stat
 import subprocess
@@ -45,11 +46,11 @@ class Spawn:
     def __call__(self, *arguments: Any) -> subprocess.Popen[bytes]:
         [descriptor] = [one for one in arguments if isinstance(one, int)]
         self.asked.set()
-        assert self.start.wait(10)
+        assert self.start.wait(60)
         assert stat.S_ISSOCK(os.fstat(descriptor).st_mode)
         self.process = self._spawn(*arguments)
         self.started.set()
-        assert self.end.wait(10)
+        assert self.end.wait(60)
         return self.process
 
     @property
@@ -82,10 +83,10 @@ async def test_a_process_that_nobody_waits_for_any_more_is_ended(
     monkeypatch.setattr(module, "_spawn", spawn)
     before = sockets()
     asking = asyncio.ensure_future(ask())
-    await asyncio.to_thread(spawn.asked.wait, 10)
+    await asyncio.to_thread(spawn.asked.wait, 60)
     if begun:
         spawn.start.set()
-        await asyncio.to_thread(spawn.started.wait, 10)
+        await asyncio.to_thread(spawn.started.wait, 60)
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking
@@ -121,12 +122,32 @@ async def test_one_that_gives_up_while_the_socket_is_joined_ends_it_too(
     assert processes[0].returncode is not None
 
 
+async def test_closing_waits_at_rest_for_an_asker_who_has_gone() -> None:
+    preparation = Preparation(1)
+    await prepared(preparation, request())
+    line = preparation._workers[0]._line
+    assert line is not None
+    os.kill(line._process.pid, signal.SIGSTOP)
+    asking = asyncio.create_task(prepared(preparation, request()))
+    await until(lambda: bool(line._waiting))
+    asking.cancel()
+    await asyncio.wait([asking])
+    closing: Any = asyncio.create_task(preparation.close())
+    waited_for = []
+    for _ in range(100):
+        await asyncio.sleep(0)
+        waited_for.append(closing._fut_waiter)
+    os.kill(line._process.pid, signal.SIGCONT)
+    await closing
+    assert len({id(one) for one in waited_for[50:]}) == 1
+
+
 async def test_whoever_asks_next_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     spawn = Spawn(worker._spawn)
     monkeypatch.setattr(worker, "_spawn", spawn)
     preparation = Preparation(1)
     asking = asyncio.create_task(prepared(preparation, request()))
-    await asyncio.to_thread(spawn.asked.wait, 10)
+    await asyncio.to_thread(spawn.asked.wait, 60)
     asking.cancel()
     await asyncio.wait([asking])
     spawn.start.set()

@@ -21,11 +21,13 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from crl.encode import parse_crl
+from crl.head import Turn
 from crl.history import Kind, Publication, State
 from crl.scope import Scope
 from crl.series import COLLECTIONS, Series
+from infra.clock import FixedClock
 from infra.errors import Broken, Rejected, Unavailable
-from infra.store.port import Collection, Duplicate, Store
+from infra.store.port import Collection, Duplicate, Store, Stored
 from infra.store.sqlite import SqliteStore
 from pki.algorithms import KeyType
 from tests.contract import crl_fixtures
@@ -312,6 +314,29 @@ async def test_two_processes_take_turns(
     assert series.current().number > made.number
 
 
+async def test_the_last_crl_is_served_while_that_of_another_process_is_checked(
+    first: Publication,
+    store: SqliteStore,
+    tmp_path: Path,
+    threads: ThreadPoolExecutor,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    of = house(tmp_path, store, threads, [1, 2])
+    series, other = of.series(holder="one"), of.series(holder="other")
+    await series.recover()
+    made = await other.issue_full()
+    verify, served = series.history.verify_file, list[int]()
+
+    def slowly(publication: Publication) -> None:
+        served.append(series.current().number)
+        verify(publication)
+
+    monkeypatch.setattr(series.history, "verify_file", slowly)
+    await series.refresh()
+    assert served == [first.number]
+    assert series.current() == made
+
+
 async def test_while_another_process_signs_nobody_else_does(
     first: Publication, store: SqliteStore, tmp_path: Path, threads: ThreadPoolExecutor
 ) -> None:
@@ -340,6 +365,35 @@ async def test_while_another_process_signs_nobody_else_does(
     assert await again.recover() == []
     assert again.current() == made
     assert serials(made) == [1, 2]
+
+
+async def test_a_turn_is_given_back_though_its_lease_is_just_prolonged(store: SqliteStore) -> None:
+    clock, lease = FixedClock(crl_fixtures.NOW), timedelta(milliseconds=30)
+    writing, go_on = asyncio.Event(), asyncio.Event()
+
+    class Slow:
+        """Its answer comes late to what was written."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(store, name)
+
+        async def replace(self, *change: Any) -> Stored:
+            stored = await store.replace(*change)
+            if not writing.is_set():
+                writing.set()
+                await go_on.wait()
+            return stored
+
+    slow: Any = Slow()
+    turn = await Turn(slow, clock, "another", "one", lease).__aenter__()
+    async with asyncio.timeout(20):
+        await writing.wait()
+        leaving = asyncio.create_task(turn.__aexit__())
+        await asyncio.sleep(0)
+        go_on.set()
+        await leaving
+    async with Turn(store, clock, "another", "other", lease):
+        pass
 
 
 async def test_a_process_that_slept_through_its_lease_publishes_nothing(

@@ -14,7 +14,7 @@ from cli.compose import running
 from cli.service.parts import Instance
 from conf.load import load
 from crl.history import Kind
-from infra.errors import Rejected
+from infra.errors import Rejected, Unavailable
 from pki.algorithms import KeyType, usual_algorithm
 from pki.authority import Application
 from pki.names import parse_rfc4514
@@ -80,6 +80,56 @@ async def test_of_many_who_revoke_at_once_one_is_told_that_it_did(instance: Inst
     record = await issued(instance)
     answers = Counter(await asyncio.gather(*(revoke(instance, record) for _ in range(20))))
     assert answers == {"revoked": 1, "already-revoked": 19}
+
+
+async def test_a_change_is_told_though_who_asked_for_it_goes_away_while_it_is_made(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, record, told = instance.ledger, await issued(instance), list[Record]()
+    ledger.follow(told.append)
+    asking = asyncio.create_task(revoke(instance, record))
+    loop = asyncio.get_running_loop()
+
+    def step(done: str) -> None:
+        if done == "pending-logged":
+            loop.call_soon(asking.cancel)
+
+    monkeypatch.setattr(ledger, "_step", step)
+    await asyncio.wait([asking])
+    assert asking.cancelled()
+    async with asyncio.timeout(20):
+        while not told:  # noqa: ASYNC110 - it has no event
+            await asyncio.sleep(0)
+    assert isinstance(told[0].status, Revoked)
+    assert ledger.reached == told[0].sequence == await ledger.sequence()
+
+
+async def test_a_change_that_a_follower_cannot_take_is_told_again(instance: Instance) -> None:
+    ledger, record = instance.ledger, await issued(instance)
+    told, heard, full = list[Record](), list[Record](), True
+
+    def follower(record: Record) -> None:
+        if full:
+            raise Unavailable("storage-full", "free space on the disk")
+        told.append(record)
+
+    ledger.follow(follower)
+    ledger.subscribe(heard.append)
+    before = ledger.reached
+    with pytest.raises(Unavailable):
+        await issued(instance)
+    with pytest.raises(Unavailable):
+        await revoke(instance, record)
+    assert len(heard) == 1  # CRLs and the feed know nothing of that disk
+    with pytest.raises(Unavailable):
+        await ledger.remember()
+    assert ledger.reached == before
+    full = False
+    await ledger.remember()
+    assert told[1].serial == record.serial
+    assert isinstance(told[1].status, Revoked)
+    assert [one.sequence for one in told] == [before + 1, before + 2]
+    assert ledger.reached == await ledger.sequence() == before + 2
 
 
 async def test_no_other_certificate_follows_a_compromise(instance: Instance) -> None:

@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import msgspec
@@ -100,15 +100,32 @@ async def test_one_that_hangs_is_replaced(home: House, monkeypatch: pytest.Monke
         first, second = pids(workers)
         assert status_in(await ask(port, home.get())) == "GOOD"
         os.kill(first, signal.SIGSTOP)
-        monkeypatch.setattr(workers_module, "_PATIENCE", 3.0)  # enough for the other one
-        metrics = await workers.measure()  # what it has to say of itself is left out
-        assert sum(metrics.answers.values()) <= 1
+        monkeypatch.setattr(workers_module, "_PATIENCE", 0.5)
+        measuring = asyncio.create_task(workers.measure())
+        await asyncio.sleep(0)  # it has asked the first one
         monkeypatch.undo()
+        metrics = await measuring  # what that has to say of itself is left out
+        assert sum(metrics.answers.values()) <= 1
         await until(lambda: first not in pids(workers) and len(pids(workers)) == 2)
         assert not lives(first)
         assert second in pids(workers)
         for _ in range(10):
             assert status_in(await ask(port, home.get())) == "GOOD"
+
+
+async def test_one_that_does_not_read_its_orders_is_replaced(
+    home: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = [*home.setup.delegates] * 5000  # more than a socket takes that nobody reads
+    async with home.workers(1) as (workers, port):
+        [first] = pids(workers)
+        os.kill(first, signal.SIGSTOP)
+        monkeypatch.setattr(workers_module, "_PATIENCE", 0.5)
+        async with asyncio.timeout(20):
+            await workers.install(many)
+        monkeypatch.undo()
+        await until(lambda: pids(workers) not in ([], [first]))
+        assert status_in(await ask(port, home.get())) == "GOOD"
 
 
 async def test_it_goes_on_trying_to_start_another(home: House) -> None:
@@ -269,7 +286,13 @@ async def test_slow_clients_are_cut_off(home: House) -> None:
             assert said.startswith(b"HTTP/1.1 %d " % status)
             assert b"\r\nConnection: close\r\n" in said
         assert await raw(port, b"") == b""  # one that says nothing is told nothing
-        assert status_in(await ask(port, home.get())) == "GOOD"
+
+        async def answered() -> bool:
+            with suppress(OSError, EOFError):  # on a slow machine we may be too slow as well
+                return status_in(await ask(port, home.get())) == "GOOD"
+            return False
+
+        await until(answered)
 
 
 async def test_connections_that_are_too_many_are_turned_away(home: House) -> None:

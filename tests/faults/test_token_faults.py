@@ -127,8 +127,12 @@ async def test_module_crashes(
 
 
 async def test_module_hangs(token: SoftToken) -> None:
-    store = token.store(patience=2.0)
+    store = token.store()
     signer = await store.open(await store.generate("issuing", KeyType.P_256))
+    connection = store._connection
+    assert connection is not None and connection._watch is not None
+    connection._watch.cancel()
+    connection._watch, connection._patience = None, 0.5  # of this process: others have to start
     os.kill(process_of(store), signal.SIGSTOP)
     with pytest.raises(Unavailable, match="not answered"):
         await signer.sign(b"x")
@@ -247,6 +251,15 @@ async def test_the_watch_sees_keys_fail_and_come_back(token: SoftToken, tmp_path
     assert set(watch.found) == {"issuing"}
     await watch.stop()
     await store.close()
+    await files.close()
+
+
+async def test_who_looks_while_somebody_looks_sees_the_same(tmp_path: Path) -> None:
+    files = FileKeyStore(tmp_path / "keys", lambda: b"passphrase")
+    signer = await files.open(await files.generate("log", KeyType.ED25519))
+    watch = KeyWatch(lambda: {"log": signer}, timedelta(hours=1))
+    await asyncio.gather(watch.look(), watch.look())
+    assert dict(watch.found) == {"log": None}
     await files.close()
 
 

@@ -59,7 +59,7 @@ def found(server: Server, filter: str, attribute: str) -> list[bytes]:
     return [base64.b64decode(v) if colons == "::" else v.encode() for colons, v in values]
 
 
-def until(done: Callable[[], object], within: float = 15.0) -> None:
+def until(done: Callable[[], object], within: float = 60.0) -> None:
     end = time.monotonic() + within
     while not done():
         assert time.monotonic() < end, "it never came to be"

@@ -289,7 +289,7 @@ async def test_the_holder_loads_no_pkilint_and_takes_the_process_with_it() -> No
     )
     assert holder.returncode == -signal.SIGKILL, holder.stderr
     pid = int(holder.stdout)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while _runs(pid):  # noqa: ASYNC110 - nobody tells when a stranger's child ends
             await asyncio.sleep(0.01)
 

@@ -57,6 +57,23 @@ def test_a_newer_answer_takes_the_place_and_the_paths_of_the_older() -> None:
     assert old.dropped
 
 
+def test_an_answer_that_is_being_refreshed_is_kept_like_any_other() -> None:
+    cache = AnswerCache(2)
+    first, second = kept(b"a", 1), kept(b"b", 2)
+    for one in (first, second):
+        one.asked = True
+        cache.keep(one)
+    assert list(cache.due(one.refresh_at)) == [first, second]
+    cache.keep(kept(b"c", 3))
+    assert set(cache.requests) == {b"b", b"c"}
+    assert first.dropped
+    cache.clear()
+    assert second.dropped
+    for one in (first, second):
+        cache.again(one, one.refresh_at + 5)
+    assert list(cache.due(one.end)) == []
+
+
 def test_forgetting_a_certificate_drops_each_answer_about_it() -> None:
     cache = AnswerCache(10)
     for request, key in ((b"a", 1), (b"b", 1), (b"c", 2)):

@@ -261,6 +261,31 @@ async def test_the_refresher_runs_until_it_is_cancelled(
         await running
 
 
+async def test_a_mistake_does_not_end_the_refresher(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await scene.get()
+    scene.later(HALF)
+    slept, refresh, tries = asyncio.sleep, scene.server.refresh, 0
+
+    async def failing() -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise RuntimeError("a mistake")
+        await refresh()
+
+    monkeypatch.setattr(server_module.asyncio, "sleep", lambda seconds: slept(0))
+    monkeypatch.setattr(scene.server, "refresh", failing)
+    running = asyncio.create_task(scene.server.run())
+    async with asyncio.timeout(20):
+        while not (scene.server.metrics.refreshed or running.done()):
+            await slept(0)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
 # What is refused, counted and written down
 
 

@@ -82,6 +82,27 @@ async def test_a_refresh_does_not_bring_back_what_has_changed(scene: Scene) -> N
     assert (await scene.get()).status == "REVOKED"
 
 
+async def test_what_is_being_refreshed_is_dropped_with_everything_else(scene: Scene) -> None:
+    await scene.get()
+    scene.later(HALF)
+    scene.token.gate.clear()
+    refreshing = asyncio.create_task(scene.server.refresh())
+    await waited_for(scene, 2)
+    scene.writer.put(CA.name, 1, REVOKED)
+    for number in range(RING + 1):
+        scene.writer.put(CA.name, 2, HELD if number % 2 else Good())
+    revoked = scene.begin(get())
+    scene.token.away = True
+    scene.token.gate.set()
+    await refreshing
+    await revoked
+    scene.token.away = False
+    scene.later(HALF)
+    await scene.server.refresh()
+    assert (await scene.get()).status == "REVOKED"
+    assert scene.server.measured().kept == 1
+
+
 async def test_another_table_takes_the_place_of_what_was_kept(scene: Scene, tmp_path: Path) -> None:
     await scene.get()
     scene.writer.close()

@@ -2,12 +2,13 @@
 
 A frame is a length (4 octets), a body and a signature over both (``ocsp.feed_wire``). The body
 begins with what it is and whose, says which range of sequence numbers it carries and when it was
-made, and names the authorities that its numbers stand for by their hash. So a frame means the same
-wherever it is seen, and frames need no chain: their ranges join.
+made, and names by a hash what it builds on: the authorities that its numbers stand for, and the log
+that tells of all changes up to it. So a frame means the same wherever it is seen.
 
-Three kinds: ``Authorities`` says which CAs there are, first on every connection; ``Changes`` brings
-statuses; ``Heartbeat`` promises that nothing else had changed at its time, from which freshness is
-measured. docs/adr/0012-status-feed.md says why.
+Four kinds: ``Authorities`` says which CAs there are, ``Continuation`` proves that the log goes on
+from what the follower knew, both first on every connection; ``Changes`` brings statuses;
+``Heartbeat`` promises that nothing else had changed at its time, from which freshness is measured.
+Followers of version 1 get no ``Continuation``. docs/adr/0012-status-feed.md says why.
 """
 
 from __future__ import annotations
@@ -21,13 +22,19 @@ from enum import IntEnum
 from typing import Any, Final, Never, TypeAlias, assert_never
 
 from infra.errors import Broken, Rejected
+from ocsp.tree_head import LAYOUT, TreeHead
 from pki.certificate import parse_certificate
 from pki.issuer import Issuer, Urls
+from pki.log.merkle import HASH_SIZE
 from pki.serial import LIMIT
 from pki.status import Good, RevocationReason, Revoked
 
 NAME: Final = "status"
 """The name of a feed that was given no other."""
+
+VERSION: Final = 2
+WITHOUT_LOG: Final = 1
+"""The version of followers that cannot tell a CA that went back."""
 
 MAX_FRAME: Final = 1 << 20
 """Octets of a frame's body."""
@@ -35,13 +42,17 @@ MAX_FRAME: Final = 1 << 20
 MAX_ENTRIES: Final = 16_384
 """Entries of one frame: the largest, of 49 octets, still fit."""
 
-_DOMAIN: Final = b"digitalid status feed v1\0"
+MAX_PROOF: Final = 65
+"""Hashes of a consistency proof: one more than a size has bits (RFC 9162 §2.1.4.1)."""
+
+_DOMAIN: Final = b"digitalid status feed v"
 
 LENGTH: Final = struct.Struct(">I")  # octets of the body
-_HEADER: Final = struct.Struct(">BQQq32s")  # kind, after, upto, at, hash of the authorities
+_HEADER: Final = struct.Struct(">BQQq32s")  # kind, after, upto, at, hash of what it builds on
 _COUNTS: Final = struct.Struct(">QI")  # newest sequence number, entries
 _ENTRY: Final = struct.Struct(">HQBB")  # authority, sequence, state, octets of the serial
 _REVOKED: Final = struct.Struct(">Bq")  # reason, since
+_U64: Final = struct.Struct(">Q")
 _MOMENT: Final = struct.Struct(">q")  # microseconds since 1970
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -57,6 +68,7 @@ class _Kind(IntEnum):
     AUTHORITIES = 1
     CHANGES = 2
     HEARTBEAT = 3
+    CONTINUATION = 4
 
 
 class _State(IntEnum):
@@ -98,18 +110,33 @@ class Authorities:
 
 
 @dataclass(frozen=True, slots=True)
+class Continuation:
+    """The CA's log from here on; ``upto``: where in the feed that is.
+
+    ``old``: leaves that the follower knows, 0 for none; ``proof``: that they are the beginning of
+    those of ``head`` (RFC 6962 §2.1.2). Whatever frames tell that build on ``head`` is in it.
+    """
+
+    upto: int
+    at: datetime
+    old: int
+    head: TreeHead
+    proof: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Changes:
     """What changed beyond ``after``, ``upto`` and with it; each certificate once.
 
-    ``at``: when it was looked up; ``newest``: the newest sequence number then; ``authorities``:
-    ``authorities_hash`` of what the entries' numbers stand for.
+    ``at``: when it was looked up; ``newest``: the newest sequence number then; ``basis``: what it
+    builds on, see ``basis_hash``.
     """
 
     after: int
     upto: int
     at: datetime
     newest: int
-    authorities: bytes
+    basis: bytes
     entries: tuple[Entry, ...]
 
 
@@ -119,41 +146,54 @@ class Heartbeat:
 
     upto: int
     at: datetime
-    authorities: bytes
+    basis: bytes
 
 
-Frame: TypeAlias = Authorities | Changes | Heartbeat
+Frame: TypeAlias = Authorities | Continuation | Changes | Heartbeat
 
 
 # Encoding
 
 
-def encode(name: str, frame: Frame) -> bytes:
+def encode(name: str, frame: Frame, version: int = VERSION) -> bytes:
     """The octets of a frame that are to be signed.
 
-    Errors: ``Broken("feed-frame")`` for what no frame can hold.
+    ``version``: of the feed, ``VERSION`` or ``WITHOUT_LOG``. Errors: ``Broken("feed-frame")`` for
+    what no frame can hold.
     """
     match frame:
         case Authorities(upto, at, issuers):
             content = _encode_issuers(issuers)
             header = (_Kind.AUTHORITIES, upto, upto, _micros(at), hashlib.sha256(content).digest())
+        case Continuation(upto, at, old, head, proof):
+            content = _U64.pack(old) + head.encode() + bytes([len(proof)]) + b"".join(proof)
+            header = (_Kind.CONTINUATION, upto, upto, _micros(at), hashlib.sha256(content).digest())
         case Changes():
-            header = (_Kind.CHANGES, frame.after, frame.upto, _micros(frame.at), frame.authorities)
+            header = (_Kind.CHANGES, frame.after, frame.upto, _micros(frame.at), frame.basis)
             content = _COUNTS.pack(frame.newest, len(frame.entries))
             content += b"".join(_encode_entry(entry) for entry in frame.entries)
-        case Heartbeat(upto, at, authorities):
-            header, content = (_Kind.HEARTBEAT, upto, upto, _micros(at), authorities), b""
+        case Heartbeat(upto, at, basis):
+            header, content = (_Kind.HEARTBEAT, upto, upto, _micros(at), basis), b""
         case _:
             assert_never(frame)
-    body = _DOMAIN + _text(name, 1) + _HEADER.pack(*header) + content
+    body = _domain(version) + _text(name, 1) + _HEADER.pack(*header) + content
     if len(body) > MAX_FRAME:
         raise Broken("feed-frame", f"a frame of {len(body)} octets is larger than {MAX_FRAME}")
     return LENGTH.pack(len(body)) + body
 
 
 def authorities_hash(issuers: Sequence[Issuer]) -> bytes:
-    """By what the other frames name these authorities."""
+    """By what these authorities are named; in version 1, all that frames build on."""
     return hashlib.sha256(_encode_issuers(issuers)).digest()
+
+
+def basis_hash(authorities: bytes, head: TreeHead) -> bytes:
+    """By what frames name that they build on; ``authorities``: from ``authorities_hash``."""
+    return hashlib.sha256(authorities + head.encode()).digest()
+
+
+def _domain(version: int) -> bytes:
+    return b"%s%d\0" % (_DOMAIN, version)
 
 
 def _encode_issuers(issuers: Sequence[Issuer]) -> bytes:
@@ -207,7 +247,7 @@ def _micros(at: datetime) -> int:
 def parse(message: bytes, name: str) -> Frame:
     """What ``encode`` has encoded; whatever is accepted encodes back to the same octets.
 
-    Errors: ``feed-name``, ``feed-malformed``.
+    Errors: ``feed-name``, ``feed-malformed``, ``feed-version``.
     """
     try:
         return _parse(_Octets(message), name)
@@ -250,11 +290,17 @@ def _parse(octets: _Octets, name: str) -> Frame:
     if octets.number(LENGTH.size) != len(octets.data) - LENGTH.size:
         _malformed("its length is not what it says")
     if octets.take(len(_DOMAIN)) != _DOMAIN:
-        _malformed("it is none of this version of the feed")
+        _malformed("it is none of a status feed")
+    if octets.take(2) != _domain(VERSION)[-2:]:
+        raise Rejected(
+            "feed-version",
+            f"the feed comes in another version than {VERSION}: upgrade the CA's instance first, "
+            "which serves those who follow in an older one, too; then the validation authorities",
+        )
     found = octets.text(1)
     if found != name:
         raise Rejected("feed-name", f"this frame is of the feed {found!r}, not of {name!r}")
-    kind, after, upto, micros, authorities = octets.unpack(_HEADER)
+    kind, after, upto, micros, basis = octets.unpack(_HEADER)
     at = _time(micros)
     if kind != _Kind.CHANGES and after != upto:
         _malformed("only changes cover a range")
@@ -262,17 +308,22 @@ def _parse(octets: _Octets, name: str) -> Frame:
         case _Kind.AUTHORITIES:
             start = octets.position
             issuers = _parse_issuers(octets)
-            if hashlib.sha256(octets.data[start:]).digest() != authorities:
+            if hashlib.sha256(octets.data[start:]).digest() != basis:
                 _malformed("its hash is not that of the authorities in it")
             frame: Frame = Authorities(upto, at, issuers)
+        case _Kind.CONTINUATION:
+            start = octets.position
+            frame = _parse_continuation(octets, upto, at)
+            if hashlib.sha256(octets.data[start:]).digest() != basis:
+                _malformed("its hash is not that of what is in it")
         case _Kind.CHANGES:
             newest, count = octets.unpack(_COUNTS)
             entries = _parse_entries(octets, count, after)
             if entries[-1].sequence != upto or newest < upto:
                 _malformed("its entries are not what its range says")
-            frame = Changes(after, upto, at, newest, authorities, entries)
+            frame = Changes(after, upto, at, newest, basis, entries)
         case _Kind.HEARTBEAT:
-            frame = Heartbeat(upto, at, authorities)
+            frame = Heartbeat(upto, at, basis)
         case _:
             _malformed(f"its kind {kind} is unknown")
     octets.done()
@@ -295,6 +346,16 @@ def _parse_issuers(octets: _Octets) -> tuple[Issuer, ...]:
     if len({issuer.name for issuer in issuers}) != len(issuers):
         _malformed("two authorities in it have the same name")
     return tuple(issuers)
+
+
+def _parse_continuation(octets: _Octets, upto: int, at: datetime) -> Continuation:
+    [old] = octets.unpack(_U64)
+    head = TreeHead(*octets.unpack(LAYOUT))
+    count = octets.number(1)
+    if count > MAX_PROOF or old > head.size or (count and not old):
+        _malformed("it is no proof that a log goes on")
+    proof = tuple(octets.take(HASH_SIZE) for _ in range(count))
+    return Continuation(upto, at, old, head, proof)
 
 
 def _parse_entries(octets: _Octets, count: int, after: int) -> tuple[Entry, ...]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -25,17 +25,22 @@ from infra.http.limits import LIMITS, read_body
 from infra.http.problems import Statuses
 from ocsp.feed import (
     NAME,
+    VERSION,
+    WITHOUT_LOG,
     Authorities,
     Changes,
+    Continuation,
     Entry,
     Frame,
     Heartbeat,
     Void,
     authorities_hash,
+    basis_hash,
     encode,
 )
 from ocsp.feed_progress import NEVER
 from ocsp.feed_wire import FEED_PATH, MEDIA_TYPE, RESPONDER_PATH, FeedKey, seal
+from ocsp.tree_head import NO_LEAVES, TreeHead
 from pki.export import encode_pem
 from pki.issuer import Issuer
 from pki.record import Record, State
@@ -45,7 +50,7 @@ from pki.status import Good, Revoked
 FOLLOWER_MAY: Final = frozenset({("GET", FEED_PATH), ("POST", RESPONDER_PATH)})
 """All that a follower's token is good for, as ``infra.http.auth.Scope`` has it."""
 
-STATUSES: Final[Statuses] = {"feed-ahead": 409}
+STATUSES: Final[Statuses] = {"feed-ahead": 409, "feed-version": 409}
 
 PAGE: Final = 1000
 """Certificates in a frame: some 30 kB, and so many documents in memory at a time."""
@@ -63,6 +68,8 @@ _MAX_BODY: Final = 128 * 1024
 
 _log = logging.getLogger(__name__)
 
+_Shared = TypeVar("_Shared")
+
 
 class ChangeSource(Protocol):
     """What of the ledger the feed needs (``pki.ledger.Ledger``)."""
@@ -72,17 +79,26 @@ class ChangeSource(Protocol):
     async def changed(self, after: int, *, limit: int) -> list[Record]: ...
 
 
+class ChangeLog(Protocol):
+    """What of the log the feed needs (``pki.log.log.Log``)."""
+
+    async def durable(self) -> tuple[int, bytes]: ...
+    async def consistency(self, old: int, new: int) -> tuple[bytes, ...]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class _Batch:
     """Frames that lead on from somewhere, ``upto``; ``whole``: and nothing was beyond that.
 
-    ``pulse``: set as soon as there may be, counted from before it was looked up.
+    ``head``: of the log, with the acts of all changes in it; ``pulse``: set as soon as there may
+    be, counted from before it was looked up.
     """
 
     octets: bytes
     upto: int
     at: datetime
     issuers: tuple[Issuer, ...]
+    head: TreeHead
     whole: bool
     pulse: asyncio.Event
 
@@ -90,13 +106,14 @@ class _Batch:
 class StatusFeed:
     """Sends every change of the ledger to whoever follows.
 
-    ``issuers``: the CAs by name, read anew each time; ``signer``: the feed's key; ``name``: what
-    followers know the feed by. Errors: ``feed-key``.
+    ``log``: the ledger's; ``issuers``: the CAs by name, read anew each time; ``signer``: the feed's
+    key; ``name``: what followers know the feed by. Errors: ``feed-key``.
     """
 
     def __init__(
         self,
         ledger: ChangeSource,
+        log: ChangeLog,
         issuers: Mapping[str, Issuer],
         signer: Signer,
         *,
@@ -105,6 +122,7 @@ class StatusFeed:
     ) -> None:
         FeedKey.of(signer.public_key_info)
         self._ledger = ledger
+        self._log = log
         self._issuers = issuers
         self._signer = signer
         self._name = name
@@ -114,7 +132,7 @@ class StatusFeed:
         self._watch: asyncio.Task[None] | None = None
         self._announced = asyncio.Event()
         self._pulse = asyncio.Event()
-        self._under_way: dict[int, asyncio.Task[_Batch]] = {}
+        self._under_way: dict[tuple[object, ...], asyncio.Task[Any]] = {}
 
     @property
     def followers(self) -> int:
@@ -142,26 +160,38 @@ class StatusFeed:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
-        """``GET /status-feed?after=N``: frames, for as long as the follower stays.
+        """``GET /status-feed?version=2&after=N&log=S``: frames, for as long as the follower stays.
 
-        Errors: ``bad-number``, ``feed-ahead``; those of the ledger and of the key.
+        Errors: ``bad-number``, ``feed-version``, ``feed-ahead``; those of the ledger, of the log
+        and of the key.
         """
+        version = _whole(request.query.get("version", str(WITHOUT_LOG)))
         after = _whole(request.query.get("after", "0"))
-        newest = await self._ledger.sequence()
-        if after > newest:
+        known = _whole(request.query.get("log", "0"))
+        who = str(request.get(WHO, "somebody"))
+        if version not in (VERSION, WITHOUT_LOG):
             raise Rejected(
-                "feed-ahead",
-                f"nothing beyond {newest} ever happened here, {after} was asked for: this CA was "
-                "restored from a backup, or is another one; the follower has to start anew",
+                "feed-version",
+                f"the status feed is to be had in version {VERSION} or {WITHOUT_LOG}, not "
+                f"{version}: upgrade this CA's instance before its validation authorities",
+            )
+        await self._check_not_ahead(after, known)
+        if version == WITHOUT_LOG:
+            known = 0
+            _log.warning(
+                "%s follows in an older version of the status feed and would not notice if this CA "
+                "was restored from a backup: upgrade it",
+                who,
             )
         response = web.StreamResponse(headers={"Content-Type": MEDIA_TYPE})
         # A proxy that gathers the answer before it passes it on would stop the feed.
         response.headers["X-Accel-Buffering"] = "no"
-        with self._following(str(request.get("who", "somebody"))):
-            first = await self._beyond(after)  # what cannot be had is still answered as a problem
+        with self._following(who):
+            # What cannot be had is still answered as a problem.
+            first = await self._beyond(version, after, leaves=known)
             await response.prepare(request)
             try:
-                await self._send(request, response, after, first)
+                await self._send(request, response, version, after, known, first)
             except TimeoutError:
                 _log.warning("a follower that does not read is cut off")
                 if request.transport is not None:
@@ -170,57 +200,110 @@ class StatusFeed:
                 _log.warning("the status feed ends for a follower: %s", failure)
         return response
 
+    async def _check_not_ahead(self, after: int, leaves: int) -> None:
+        newest = await self._ledger.sequence()
+        size, _ = await self._log.durable()
+        for known, what, here in ((after, "changes", newest), (leaves, "leaves of the log", size)):
+            if known > here:
+                raise Rejected(
+                    "feed-ahead",
+                    f"there were never more than {here} {what} here, the follower knows {known}: "
+                    "this CA was restored from a backup, or is another one; the follower has to "
+                    "start anew",
+                )
+
     async def _send(
-        self, request: web.Request, response: web.StreamResponse, after: int, batch: _Batch
+        self,
+        request: web.Request,
+        response: web.StreamResponse,
+        version: int,
+        after: int,
+        leaves: int,
+        batch: _Batch,
     ) -> None:
+        """``leaves``: of the log, which the follower knows."""
         unread = request.config_dict[LIMITS].unread
         holds = request.get(HOLDS, _always)
         known: tuple[Issuer, ...] | None = None
+        head = NO_LEAVES if version == WITHOUT_LOG else None
         while holds():
             octets = batch.octets
+            if batch.head != head:
+                octets = await self._continued(after, leaves, batch) + octets
+                head, leaves = batch.head, batch.head.size
             if batch.issuers != known:
                 known = batch.issuers
-                octets = await self._sealed(Authorities(after, batch.at, known)) + octets
+                authorities = Authorities(after, batch.at, known)
+                octets = await self._sealed(authorities, version) + octets
             async with asyncio.timeout(unread):
                 await response.write(octets)  # waits while the follower has too much to read
             after, at = batch.upto, batch.at
             if batch.whole:
                 await batch.pulse.wait()
-            batch = await self._beyond(after)
-            while batch.at < at:  # shared with somebody who asked before we had the last one
-                batch = await self._beyond(after)
+            batch = await self._beyond(version, after, leaves=leaves, at=at)
 
-    async def _beyond(self, after: int) -> _Batch:
-        """What is beyond ``after``, the same for all who ask while it is looked up."""
-        task = self._under_way.get(after)
+    async def _beyond(
+        self, version: int, after: int, *, leaves: int, at: datetime = NEVER
+    ) -> _Batch:
+        """What is beyond ``after``; no older than ``at``, from a log no shorter than ``leaves``."""
+        while True:
+            key = (version, after)
+            batch = await self._shared(key, lambda: self._look_up(version, after))
+            # It may be shared with somebody who asked before we had the last one.
+            if batch.at >= at and (version == WITHOUT_LOG or batch.head.size >= leaves):
+                return batch
+            await asyncio.sleep(0)  # one that has just ended would be found for ever
+
+    async def _continued(self, after: int, old: int, batch: _Batch) -> bytes:
+        """The frame by which a follower that knows the log up to ``old`` goes on to this batch."""
+
+        async def make() -> bytes:
+            # Any log goes on from none.
+            proof = await self._log.consistency(old, batch.head.size) if old else ()
+            frame = Continuation(after, batch.at, old, batch.head, proof)
+            return await self._sealed(frame, VERSION)
+
+        return await self._shared((VERSION, after, batch.at, old, batch.head), make)
+
+    async def _shared(
+        self, key: tuple[object, ...], make: Callable[[], Coroutine[Any, Any, _Shared]]
+    ) -> _Shared:
+        """What is made, the same for all who ask while it is."""
+        task = self._under_way.get(key)
         if task is None:
-            task = asyncio.create_task(self._look_up(after))
-            self._under_way[after] = task
-            task.add_done_callback(lambda _: self._under_way.pop(after))
-        return await asyncio.shield(task)
+            task = asyncio.create_task(make())
+            self._under_way[key] = task
+            task.add_done_callback(lambda _: self._under_way.pop(key))
+        found: _Shared = await asyncio.shield(task)
+        return found
 
-    async def _look_up(self, after: int) -> _Batch:
+    async def _look_up(self, version: int, after: int) -> _Batch:
         # These come first: whatever was changed by then is found.
         pulse = self._pulse
         at = self._latest = max(self._latest, self._ledger.now())
         issuers = tuple(self._issuers.values())
-        digest = authorities_hash(issuers)
         records = await self._ledger.changed(after, limit=self._page)
         whole = len(records) < self._page
+        newest = upto = records[-1].sequence if records else after
+        if not whole:
+            newest = max(newest, await self._ledger.sequence())
+        basis, head = authorities_hash(issuers), NO_LEAVES
+        if version != WITHOUT_LOG:
+            # Last: what was found was logged before it could be.
+            head = TreeHead(*await self._log.durable())
+            basis = basis_hash(basis, head)
         frames: list[Frame] = []
         if records:
             places = {issuer.name: place for place, issuer in enumerate(issuers)}
             entries = tuple(_entry(record, places) for record in records)
-            first, after = after, records[-1].sequence
-            newest = after if whole else max(after, await self._ledger.sequence())
-            frames.append(Changes(first, after, at, newest, digest, entries))
+            frames.append(Changes(after, upto, at, newest, basis, entries))
         if whole:
-            frames.append(Heartbeat(after, at, digest))
-        octets = b"".join([await self._sealed(frame) for frame in frames])
-        return _Batch(octets, after, at, issuers, whole, pulse)
+            frames.append(Heartbeat(upto, at, basis))
+        octets = b"".join([await self._sealed(frame, version) for frame in frames])
+        return _Batch(octets, upto, at, issuers, head, whole, pulse)
 
-    async def _sealed(self, frame: Frame) -> bytes:
-        message = encode(self._name, frame)
+    async def _sealed(self, frame: Frame, version: int) -> bytes:
+        message = encode(self._name, frame, version)
         return seal(message, await self._signer.sign(message))
 
     @contextmanager

@@ -26,15 +26,19 @@ import msgspec
 
 from infra.clock import Clock
 from infra.errors import Failure, Rejected, Unavailable
-from ocsp.feed import NAME, Authorities, Changes, Heartbeat, Void
+from ocsp.feed import NAME, VERSION, Authorities, Changes, Continuation, Frame, Heartbeat, Void
 from ocsp.feed_progress import NEVER, Progress
 from ocsp.feed_wire import FEED_PATH, MEDIA_TYPE, RESPONDER_PATH, FeedKey, Frames, open_frame
+from ocsp.tree_head import TreeHead
 from pki.algorithms import algorithm_of, verify
 from pki.certificate import Certificate, parse_certificate
 from pki.export import encode_pem
 from pki.issuer import Issuer
 from pki.request import parse_request
 from pki.status import Good, Revoked
+
+OTHER_HISTORY: Final = frozenset({"feed-ahead", "feed-forked"})
+"""Codes by which a follower ends: the feed does not go on from what was followed."""
 
 _MAX_ANSWER: Final = 128 * 1024  # octets of an answer that is no feed
 _READ_BUFFER: Final = 256 * 1024
@@ -49,6 +53,10 @@ class Sink(Protocol):
 
     applied: int
     """The sequence number up to which everything is in it, 0 at first."""
+
+    head: TreeHead
+    """The CA's log that tells of all that may be in it, ``NO_LEAVES`` at first. Whenever this
+    process dies, it is the last that was set or the one before, and set before what came later."""
 
     def issuer(self, name: str, /, *, complete: bool) -> object:
         """Make room for a CA; ``complete``: it will know every certificate that was issued."""
@@ -158,7 +166,7 @@ class Follower:
         self._on_authorities = on_authorities
         self._timing = timing
         self._jitter = jitter
-        self._progress = Progress(sink.applied)
+        self._progress = Progress(sink.applied, sink.head)
         self._known_at = NEVER
         self.issuers: tuple[Issuer, ...] = ()
         self.failing: Failure | None = None
@@ -184,8 +192,9 @@ class Follower:
         """Follow until cancelled, connecting again whenever the feed is cut.
 
         Errors: ``feed-ahead`` when the feed, or whoever answers in its place, says that it knows
-        less than this follower, which then has to begin again at 0; what to make of what the sink
-        knows is its owner's to decide.
+        less than this follower; ``feed-forked`` when it proves to have another history than the one
+        that was followed. Then this has to begin again at 0 and ``NO_LEAVES``; what to make of
+        what the sink knows is its owner's to decide.
         """
         tries = 0
         while True:
@@ -193,7 +202,7 @@ class Follower:
             try:
                 await self._follow()
             except Failure as failure:
-                if failure.code == "feed-ahead":
+                if failure.code in OTHER_HISTORY and isinstance(failure, Rejected):
                     self.failing = failure
                     raise
                 if self.failing is None or self.failing.code != failure.code:
@@ -207,11 +216,12 @@ class Follower:
     async def _follow(self) -> None:
         """One connection, until it is cut: always by a ``Failure``."""
         url = f"{self._origin.url.rstrip('/')}{FEED_PATH}"
-        after = {"after": str(self._progress.upto)}
+        progress = self._progress
+        known = {"version": VERSION, "after": progress.upto, "log": progress.head.size}
         async with (
             _mapped(),
             self._origin.session(self._timing) as session,
-            session.get(url, params=after, allow_redirects=False) as response,
+            session.get(url, params=known, allow_redirects=False) as response,
         ):
             if response.status != 200 or response.content_type != MEDIA_TYPE:
                 raise await _refusal(response)
@@ -230,7 +240,7 @@ class Follower:
                             arrived += 1
                             await asyncio.sleep(0)  # whoever asks for a status waits for one frame
 
-    def _apply(self, frame: Authorities | Changes | Heartbeat) -> None:
+    def _apply(self, frame: Frame) -> None:
         now = self._clock.now()
         progress = self._progress.advance(frame, now)
         match frame:
@@ -240,6 +250,12 @@ class Follower:
                         self._sink.issuer(issuer.name, complete=True)
                     self.issuers = frame.issuers
                     self._on_authorities(frame.issuers)
+            case Continuation():
+                # First, so that whatever is in the sink is known to be of this log.
+                if self._sink.head != frame.head:
+                    if self._sink.applied and not self._sink.head.size:
+                        _log.warning("which log the CA has is known from here on, not from before")
+                    self._sink.head = frame.head
             case Changes():
                 self._write(frame, progress.issuers)
                 self._sink.applied = frame.upto

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ocsp.table import TableReader, TableWriter
+from ocsp.tree_head import TreeHead
 from pki.record import Record, State
 from pki.status import Unknown
 
@@ -26,20 +27,40 @@ class Changes(Protocol):
         """Every change up to this sequence number has been told to the listeners."""
 
 
-class FromLedger:
-    """A status table that follows the ledger in the same process."""
+class Leaves(Protocol):
+    """The ledger's log (``pki.log.log.Log``)."""
 
-    def __init__(self, ledger: Changes, table: TableWriter) -> None:
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def mark(self) -> tuple[int, bytes]:
+        """The size, and a hash over all leaves."""
+
+    async def mark_at(self, size: int, /) -> bytes:
+        """The hash over the first ``size`` leaves."""
+
+
+class FromLedger:
+    """A status table that follows the ledger, whose log this is, in the same process."""
+
+    def __init__(self, ledger: Changes, log: Leaves, table: TableWriter) -> None:
         self._ledger = ledger
+        self._log = log
         self._table = table
 
-    async def is_ahead(self) -> bool:
-        """Whether the table holds what this ledger does not know: it is a copy from before, and
-        the table is to be begun anew."""
-        return self._table.newest > await self._ledger.sequence()
+    async def is_other(self) -> bool:
+        """Whether the table holds what this ledger need not know: it is a copy from before, or one
+        that went on elsewhere, and the table is to be begun anew."""
+        known = self._table.head
+        if self._table.newest > await self._ledger.sequence() or known.size > self._log.size:
+            return True
+        # Here the head has a running hash for a root: that costs nothing at each change.
+        return known.size > 0 and await self._log.mark_at(known.size) != known.root
 
     async def start(self) -> None:
         """Write down what the ledger has beyond the table, and from now on each change."""
+        self._know()
         self._ledger.follow(self._put)
         after = self._table.applied
         while page := await self._ledger.changed(after):
@@ -60,6 +81,13 @@ class FromLedger:
         if record.state is State.issued:
             # First, so that whatever is in the table is known of by its number (``Table.newest``).
             self._table.reach(record.sequence)
+            self._know()
             status = record.status
             if not isinstance(status, Unknown):
                 self._table.put(record.ca, record.serial, status)
+
+    def _know(self) -> None:
+        """Keep what the log is now, with the acts of all changes that were told so far."""
+        mark = TreeHead(*self._log.mark)
+        if mark != self._table.head:
+            self._table.head = mark

@@ -15,13 +15,14 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from cli.service import foreign
+from cli.service.ending import of_validation_authority, soon
 from cli.service.from_settings import limits
 from cli.service.health import HEALTH, LIVE, STATUS, age, failing, keys_failing, live
-from cli.service.metrics import Families, key_family, ocsp_families
+from cli.service.metrics import Families, certificate_family, key_family, ocsp_families
 from cli.service.validation_source import RESTORED, TO_DO
 from infra.http.app import make_app
-from pki.api import moment
 from pki.certificate import parse_certificate
+from pki.views import moment
 
 if TYPE_CHECKING:
     from cli.service.validation_authority import ValidationAuthority
@@ -99,6 +100,13 @@ def status(authority: ValidationAuthority) -> dict[str, Any]:
         "since": moment(authority.since),
         "home": str(authority.settings.home),
         "keys": authority.keys_note,
+        "ending": list(
+            soon(
+                of_validation_authority(authority),
+                authority.clock.now(),
+                authority.settings.expiry,
+            )
+        ),
         "failing": [
             *keys_failing(authority.key_watch),
             *_feed_failing(authority),
@@ -246,6 +254,7 @@ def _families(authority: ValidationAuthority) -> list[Metric]:
         if source.current is not None:
             crl_ends.add_metric([foreign.shown(name)], source.current.next_update.timestamp())
     families: list[Metric] = [ends, crl_ends, key_family(authority.key_watch)]
+    families.append(certificate_family(of_validation_authority(authority)))
     follower = authority.follower
     if follower is not None:
         families += [
@@ -254,6 +263,11 @@ def _families(authority: ValidationAuthority) -> list[Metric]:
                 ("lag_seconds", "Time since all was known.", follower.lag(now)),
                 ("behind", "Changes that are still to come.", float(follower.behind)),
                 ("applied", "The last change that is in the table.", float(follower.applied)),
+                (
+                    "restored",
+                    "1 while revocations are kept that the CA, which was restored, need not know.",
+                    float(authority.retaining),
+                ),
             )
         ]
     return families

@@ -19,6 +19,7 @@ from itertools import chain
 from typing import Final
 
 from cli.service import foreign
+from cli.service.ending import tls_in_use
 from cli.service.from_settings import limits, url_of
 from cli.service.keys import open_keys
 from cli.service.responders import RESPONDERS, Responders
@@ -32,7 +33,7 @@ from infra.http.app import bind_shared, serve_app, serve_unix
 from infra.state import ADMIN_SOCKET, check_folder, owned
 from ocsp.crl_source import CrlSource
 from ocsp.delegate import Delegate
-from ocsp.follower import Follower, Origin
+from ocsp.follower import OTHER_HISTORY, Follower, Origin
 from pki.signer import Keys, Signer
 from pki.signer.watch import KeyWatch
 
@@ -68,6 +69,7 @@ class ValidationAuthority:
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when following has ended, with why."""
         self.since = self.clock.now()
+        self.tls = tls_in_use(settings)
         self.key_watch = KeyWatch(self.signers, settings.keys.check_interval)
         self._keys = keys
         self._say = say
@@ -164,7 +166,7 @@ class ValidationAuthority:
                 try:
                     await self._following
                 except Rejected as rejected:
-                    if rejected.code != "feed-ahead":
+                    if rejected.code not in OTHER_HISTORY:
                         raise
                     await self._begin_again(rejected)
                 except asyncio.CancelledError:
@@ -180,10 +182,10 @@ class ValidationAuthority:
         return self._statuses.retaining
 
     async def _begin_again(self, why: Rejected) -> None:
-        """The feed knows less than the table, or somebody in between says so: it is followed from
-        its beginning, and nothing that is revoked becomes good by that."""
-        if not self._statuses.applied:
-            # There is nothing of which it could know less: this is no word of the CA's.
+        """The feed has another history than the table, or somebody in between says so: it is
+        followed from its beginning, and nothing that is revoked becomes good by that."""
+        if self._statuses.untouched:
+            # There is nothing from which it could differ: this is no word of the CA's.
             _log.error("the status feed makes no sense: %s", why)
             await asyncio.sleep(_PATIENCE)
             return

@@ -24,6 +24,7 @@ from infra.secrets import Secret
 from infra.state import sync_folder, unusable
 from ocsp.follower import Origin
 from ocsp.table import TableWriter
+from ocsp.tree_head import NO_LEAVES, TreeHead
 from pki.status import Good, Revoked
 
 _MARK: Final = "feed"
@@ -37,9 +38,10 @@ _ACCEPTED: Final = "accepted"
 
 RESTORED: Final = "feed-restored"
 TO_DO: Final = (
-    "the CA knows less than before: it was restored from a backup. What was revoked stays revoked "
-    "here; revoke at the CA what it has lost (the service's log names some), then run `digitalid "
-    "ocsp accept-restored` here, and send SIGHUP"
+    "the CA's history is not the one that was followed: it was restored from a backup, or its "
+    "database is another copy. What was revoked stays revoked here; revoke at the CA what it has "
+    "lost (the service's log names some), then run `digitalid ocsp accept-restored` here, and send "
+    "SIGHUP"
 )
 
 _log = logging.getLogger(__name__)
@@ -67,7 +69,9 @@ class Statuses:
         files.write(self._beside(_RETAINED), f"{why}\n".encode(), force=True)
         sync_folder(self._path.parent)
         self.retaining = True
+        # In this order: with a number and no log, the rest would be taken for the same history.
         self.applied = 0
+        self.head = NO_LEAVES
 
     @property
     def accepted(self) -> bool:
@@ -101,7 +105,7 @@ class Statuses:
         known = files.read(mark).decode(errors="replace").strip() if mark.exists() else ""
         if known == feed:
             return
-        if self.applied or self.retaining:
+        if not self.untouched or self.retaining:
             _log.warning("the status table is begun anew: the feed has another key")
             self.anew()
         self._beside(_RETAINED).unlink(missing_ok=True)
@@ -115,6 +119,19 @@ class Statuses:
     @applied.setter
     def applied(self, sequence: int) -> None:
         self._table.applied = sequence
+
+    @property
+    def head(self) -> TreeHead:
+        return self._table.head
+
+    @head.setter
+    def head(self, head: TreeHead) -> None:
+        self._table.head = head
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing of a feed is in the table, or it is filled over from the beginning."""
+        return not self.applied and not self.head.size
 
     def issuer(self, name: str, /, *, complete: bool) -> None:
         """Errors: ``name-taken`` when a feed names a CA like one that is served by its CRL."""

@@ -64,6 +64,8 @@ MAGIC_AT, VERSION_AT, RETIRED_AT, ROOM_AT, SLOTS_AT, KEY_AT, CHECK_AT = 0, 1, 2,
 CLEAN_AT, BOOT_AT, USED_SEGMENTS_AT, REVOCATIONS_AT, ISSUER_COUNT_AT = 11, 12, 14, 15, 24
 # On cache lines of their own: readers look at them for every answer.
 COUNTER_AT, GENERATION_AT, APPLIED_AT, NEWEST_AT = 32, 40, 48, 49
+# Which of two places holds the tree head, and those; 0 in tables that know of none.
+HEAD_PLACE_AT, HEADS_AT, HEAD_WORDS = 56, (64, 72), 5
 # Words, then octets, from the start of the file.
 ISSUERS_AT, RING_AT = 512, 512 + 4096
 DIRECTORY_AT, COUNTS_AT, SEGMENTS_AT = 69632, 69632 + 4 * DIRECTORY, 2 << 20

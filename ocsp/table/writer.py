@@ -23,6 +23,9 @@ from ocsp.table.layout import (
     FIRST_REVOCATION,
     FLAGS,
     GENERATION_AT,
+    HEAD_PLACE_AT,
+    HEAD_WORDS,
+    HEADS_AT,
     ISSUER_COUNT_AT,
     KNOWN_AT,
     LIVE,
@@ -48,6 +51,7 @@ from ocsp.table.layout import (
 )
 from ocsp.table.reader import TableReader
 from ocsp.table.takeover import begin, boot_id, create, end_live, locked, retiring, standing
+from ocsp.tree_head import LAYOUT, NO_LEAVES, TreeHead
 from pki.status import CertStatus, Good, Revoked
 
 ROOM: Final = 64 << 30
@@ -202,6 +206,25 @@ class TableWriter:
         """Say that a change of this number is about to be put. Not all before it need be here."""
         if sequence > self._table.words[NEWEST_AT]:
             self._table.words[NEWEST_AT] = sequence
+
+    @property
+    def head(self) -> TreeHead:
+        """The log that tells of all that may be in the table, as set; no leaves at first."""
+        words = self._table.words
+        at = HEADS_AT[words[HEAD_PLACE_AT] & 1]
+        head = TreeHead(*LAYOUT.unpack(words[at : at + HEAD_WORDS].tobytes()))
+        return head if head.size else NO_LEAVES
+
+    @head.setter
+    def head(self, head: TreeHead) -> None:
+        # In the other place, then known in one store: whoever dies here leaves the old one or this.
+        words = self._table.words
+        place = 1 - (words[HEAD_PLACE_AT] & 1)
+        words[HEADS_AT[place] : HEADS_AT[place] + HEAD_WORDS] = memoryview(
+            array("Q", head.encode())
+        )
+        fence()
+        words[HEAD_PLACE_AT] = place
 
     def status(self, issuer: str, serial: int) -> CertStatus:
         """The status in the table. Errors: ``status-source-empty``."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import shutil
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -22,6 +23,7 @@ from infra.http.limits import Limits
 from infra.store.sqlite import SqliteStore
 from ocsp.feed_http import FOLLOWER_MAY, STATUSES, StatusFeed
 from ocsp.follower import Follower, Origin, Timing
+from ocsp.tree_head import NO_LEAVES, TreeHead
 from pki.algorithms import KeyType, usual_algorithm
 from pki.certificate import parse_certificate
 from pki.hierarchy import COLLECTIONS as HIERARCHY
@@ -48,6 +50,7 @@ class Kept:
     """What a follower has written down, and in which order."""
 
     applied: int = 0
+    head: TreeHead = NO_LEAVES
     known: dict[tuple[str, int], Good | Revoked] = field(default_factory=dict)
     written: list[tuple[str, int, int]] = field(default_factory=list)
     horizons: dict[str, datetime] = field(default_factory=dict)
@@ -142,7 +145,7 @@ class World:
                 authenticate(OPERATOR, scopes=[Scope("follower", self.tokens, FOLLOWER_MAY)])
             ],
         )
-        self.feed = StatusFeed(self.ledger, self.issuers, self.signer, page=self.page)
+        self.feed = StatusFeed(self.ledger, self.log, self.issuers, self.signer, page=self.page)
         self.feed.install(app)
         app.add_routes(more)
         self.serving = await serve_app(app, "127.0.0.1", self.port)
@@ -153,6 +156,25 @@ class World:
         if self.serving is not None:
             await self.serving.stop()
             self.serving = None
+
+    async def copy(self, name: str = "before.sqlite") -> Path:
+        """A copy of the database as it is now."""
+        await self.store.backup(self.folder / name)
+        return self.folder / name
+
+    async def restore(self, copy: Path) -> None:
+        """Go on, where it was serving, from a copy of its database."""
+        served = self.serving is not None
+        await self.stop()
+        await self.log.close()
+        await self.store.close()
+        # Each time from a file of its own: the copy stays what it was.
+        path = self.folder / f"restored-{len(list(self.folder.iterdir()))}.sqlite"
+        shutil.copyfile(copy, path)
+        self.store, self.log, self.ledger = await opened(path)
+        self.serials.clear()
+        if served:
+            await self.start()
 
     @property
     def url(self) -> str:
@@ -187,11 +209,16 @@ class World:
         await until(lambda: follower.applied == newest and follower.lag(now) == 0)
 
 
+async def opened(path: Path) -> tuple[SqliteStore, Log, Ledger]:
+    """What a CA keeps in a database."""
+    store = await SqliteStore.open(path, (CERTIFICATES, *LOG, *HIERARCHY))
+    log = await Log.open(store, origin="log.example/ca", clock=SystemClock())
+    return store, log, await Ledger.open(store, log, SystemClock(), intent_key=bytes(32))
+
+
 @asynccontextmanager
 async def world(folder: Path, *, limits: Limits | None = None) -> AsyncIterator[World]:
-    store = await SqliteStore.open(folder / "state.sqlite", (CERTIFICATES, *LOG, *HIERARCHY))
-    log = await Log.open(store, origin="log.example/ca", clock=SystemClock())
-    ledger = await Ledger.open(store, log, SystemClock(), intent_key=bytes(32))
+    store, log, ledger = await opened(folder / "state.sqlite")
     with ThreadPoolExecutor(1) as threads:
         made = World(
             folder,
@@ -207,7 +234,7 @@ async def world(folder: Path, *, limits: Limits | None = None) -> AsyncIterator[
             yield made
         finally:
             await made.stop()
-            await store.close()
+            await made.store.close()
 
 
 @asynccontextmanager

@@ -57,7 +57,7 @@ async def test_what_the_ledger_has_is_in_the_table_once_it_started(house: World)
     await house.ledger.hold("issuing", SerialNumber(4), by=BY)
     await house.ledger.release("issuing", SerialNumber(4), by=BY)
     with closing(opened(house)) as table:
-        following = FromLedger(house.ledger, table)
+        following = FromLedger(house.ledger, house.log, table)
         await following.start()
         with closing(following.reader()) as reader:
             await agree(house, reader)
@@ -68,7 +68,7 @@ async def test_what_the_ledger_has_is_in_the_table_once_it_started(house: World)
 
 async def test_each_change_is_in_the_table_before_its_asker_hears_of_it(house: World) -> None:
     with closing(opened(house)) as table:
-        following = FromLedger(house.ledger, table)
+        following = FromLedger(house.ledger, house.log, table)
         await following.start()
         with closing(following.reader()) as reader:
             await house.issue()
@@ -86,7 +86,7 @@ async def test_each_change_is_in_the_table_before_its_asker_hears_of_it(house: W
 
 async def test_many_at_a_time(house: World) -> None:
     with closing(opened(house)) as table:
-        following = FromLedger(house.ledger, table)
+        following = FromLedger(house.ledger, house.log, table)
         await following.start()
         with closing(following.reader()) as reader:
             await house.issue(30)
@@ -107,7 +107,7 @@ async def test_many_at_a_time(house: World) -> None:
 async def test_it_goes_on_where_it_stood(house: World, monkeypatch: pytest.MonkeyPatch) -> None:
     await house.issue(3)
     with closing(opened(house)) as table:
-        following = FromLedger(house.ledger, table)
+        following = FromLedger(house.ledger, house.log, table)
         await following.start()
         await house.issue(2)
         await following.remember()
@@ -125,7 +125,7 @@ async def test_it_goes_on_where_it_stood(house: World, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(ledger, "changed", watched)
     with closing(opened(house)) as table:
-        following = FromLedger(ledger, table)
+        following = FromLedger(ledger, house.log, table)
         await following.start()
         assert read[0] == reached
         with closing(following.reader()) as reader:
@@ -135,7 +135,7 @@ async def test_it_goes_on_where_it_stood(house: World, monkeypatch: pytest.Monke
 
 async def test_a_crash_before_it_was_remembered_costs_nothing_but_time(house: World) -> None:
     table = opened(house)
-    following = FromLedger(house.ledger, table)
+    following = FromLedger(house.ledger, house.log, table)
     await following.start()
     await house.issue(3)
     await house.ledger.hold("issuing", SerialNumber(2), by=BY)
@@ -144,7 +144,7 @@ async def test_a_crash_before_it_was_remembered_costs_nothing_but_time(house: Wo
     ledger = await Ledger.open(house.store, house.log, SystemClock(), intent_key=bytes(32))
     await ledger.release("issuing", SerialNumber(2), by=BY)
     with closing(opened(house)) as table:
-        following = FromLedger(ledger, table)
+        following = FromLedger(ledger, house.log, table)
         await following.start()
         with closing(following.reader()) as reader:
             assert reader.status("issuing", 2) == Good()
@@ -156,26 +156,26 @@ async def test_a_ledger_from_before_is_known_by_what_was_put_last(
 ) -> None:
     """The table tells it though nobody remembered, a moment ago, how far it was."""
     with closing(opened(house)) as table:
-        following = FromLedger(house.ledger, table)
+        following = FromLedger(house.ledger, house.log, table)
         await following.start()
         await house.issue(1)
         await house.ledger.hold("issuing", SerialNumber(1), by=BY)
         await following.remember()
-        assert not await following.is_ahead()
+        assert not await following.is_other()
         before = tmp_path / "before.sqlite"
         await house.store.backup(before)
         await house.ledger.release("issuing", SerialNumber(1), by=BY)
         assert table.applied == await house.ledger.sequence() - 1
-        assert not await following.is_ahead()
+        assert not await following.is_other()
     store = await SqliteStore.open(before, (CERTIFICATES, *LOG, *HIERARCHY))
     try:
         log = await Log.open(store, origin=house.log.origin, clock=SystemClock())
         ledger = await Ledger.open(store, log, SystemClock(), intent_key=bytes(32))
         with closing(opened(house)) as table:
-            assert await FromLedger(ledger, table).is_ahead()
+            assert await FromLedger(ledger, log, table).is_other()
         with closing(opened(house, anew=True)) as table:
-            following = FromLedger(ledger, table)
-            assert not await following.is_ahead()
+            following = FromLedger(ledger, log, table)
+            assert not await following.is_other()
             await following.start()
             with closing(following.reader()) as reader:
                 assert reader.status("issuing", 1) == await ledger.status("issuing", 1) != Good()
@@ -184,12 +184,42 @@ async def test_a_ledger_from_before_is_known_by_what_was_put_last(
         await store.close()
 
 
+async def test_a_ledger_that_went_on_elsewhere_is_known_by_its_log(house: World) -> None:
+    """It has passed the number up to which the table has everything."""
+    await house.issue(3)
+    copy = await house.copy()
+    with closing(opened(house)) as table:
+        following = FromLedger(house.ledger, house.log, table)
+        assert not await following.is_other()
+        await following.start()
+        await house.ledger.revoke("issuing", SerialNumber(1), reason=WHY, by=BY)
+        await house.ledger.hold("issuing", SerialNumber(2), by=BY)
+        await house.ledger.release("issuing", SerialNumber(2), by=BY)
+        await following.remember()
+    with closing(opened(house)) as table:
+        assert not await FromLedger(house.ledger, house.log, table).is_other()
+    await house.restore(copy)
+    await house.ledger.hold("issuing", SerialNumber(3), by=BY)
+    await house.issue(9)
+    with closing(opened(house)) as table:
+        assert table.applied < await house.ledger.sequence()
+        assert await FromLedger(house.ledger, house.log, table).is_other()
+    with closing(opened(house, anew=True)) as table:
+        following = FromLedger(house.ledger, house.log, table)
+        assert not await following.is_other()
+        await following.start()
+        with closing(following.reader()) as reader:
+            await agree(house, reader)
+    with closing(opened(house)) as table:
+        assert not await FromLedger(house.ledger, house.log, table).is_other()
+
+
 async def test_a_new_table_is_filled_from_the_beginning(house: World) -> None:
     await house.issue(12)
     await house.ledger.hold("issuing", SerialNumber(7), by=BY)
     for anew in (False, True):
         with closing(opened(house, anew=anew)) as table:
-            following = FromLedger(house.ledger, table)
+            following = FromLedger(house.ledger, house.log, table)
             await following.start()
             with closing(following.reader()) as reader:
                 await agree(house, reader)
@@ -200,7 +230,7 @@ async def test_more_than_a_page(house: World, monkeypatch: pytest.MonkeyPatch) -
     changed = house.ledger.changed
     monkeypatch.setattr(house.ledger, "changed", lambda after: changed(after, limit=10))
     with closing(opened(house)) as table:
-        following = FromLedger(house.ledger, table)
+        following = FromLedger(house.ledger, house.log, table)
         await following.start()
         with closing(following.reader()) as reader:
             assert reader.size == 25
@@ -222,7 +252,7 @@ async def test_a_change_while_it_starts_is_not_undone(
 
     monkeypatch.setattr(house.ledger, "changed", late)
     with closing(opened(house)) as table:
-        following = FromLedger(house.ledger, table)
+        following = FromLedger(house.ledger, house.log, table)
         await following.start()
         with closing(following.reader()) as reader:
             await agree(house, reader)

@@ -16,7 +16,7 @@ from aiohttp import web
 from infra.clock import FixedClock, SystemClock
 from infra.errors import Rejected
 from infra.http.auth import WHO
-from ocsp.feed import Authorities, Changes, Frame, Heartbeat
+from ocsp.feed import Authorities, Changes, Continuation, Frame, Heartbeat
 from ocsp.feed_wire import FEED_PATH, MEDIA_TYPE, FeedKey, Frames, open_frame
 from ocsp.follower import Timing
 from ocsp.table import TableWriter
@@ -285,15 +285,16 @@ async def test_frames_as_they_are_sent(ca: World) -> None:
     headers = {"Authorization": f"Bearer {OPERATOR}"}
     async with (
         aiohttp.ClientSession(ca.url, headers=headers) as session,
-        session.get(f"{FEED_PATH}?after=3") as response,
+        session.get(f"{FEED_PATH}?version=2&after=3") as response,
     ):
         assert response.headers["Content-Type"] == MEDIA_TYPE
         assert response.headers["Cache-Control"] == "no-store"
-        while len(found) < 6:
+        while len(found) < 7:
             for signed in frames.feed(await response.content.readany()):
                 found.append(open_frame(signed, key, "status"))
-    authorities, *changes, beat, next_beat = found
+    authorities, continuation, *changes, beat, next_beat = found
     assert isinstance(authorities, Authorities)
+    assert isinstance(continuation, Continuation)
     ranges = [(c.after, c.upto, c.newest) for c in changes if isinstance(c, Changes)]
     assert ranges == [(3, 13, 25), (13, 23, 25), (23, 25, 25)]
     assert isinstance(beat, Heartbeat) and isinstance(next_beat, Heartbeat)

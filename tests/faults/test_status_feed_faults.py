@@ -313,7 +313,7 @@ class Endless:
 async def test_whoever_does_not_read_is_cut_off(ca: World, kind: str) -> None:
     """On TCP the kernel does that as well; on a Unix socket it would wait for ever."""
     ledger = Endless()
-    feed = StatusFeed(ledger, ISSUERS, ca.signer)
+    feed = StatusFeed(ledger, ca.log, ISSUERS, ca.signer)
     app = make_app(STATUSES, private=True, limits=Limits(unread=0.3))
     feed.install(app)
     family = socket.AF_INET if kind == "tcp" else socket.AF_UNIX
@@ -462,7 +462,7 @@ async def test_only_the_server_that_is_trusted_is_followed(ca: World) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(trusted, key)
     app = make_app(STATUSES, private=True, limits=ca.limits)
-    StatusFeed(ca.ledger, ISSUERS, ca.signer).install(app)
+    StatusFeed(ca.ledger, ca.log, ISSUERS, ca.signer).install(app)
     serving = await serve_app(app, "localhost", 0, tls=context)
     url = f"https://localhost:{serving.urls[0].rpartition(':')[2]}"
     for ca_file in (None, other):

@@ -49,7 +49,7 @@ class Authority(Product):
 
 
 def http_get(port: int, path: str) -> tuple[int, bytes]:
-    with closing(HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
+    with closing(HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
         connection.request("GET", path)
         answer = connection.getresponse()
         return answer.status, answer.read()
@@ -196,7 +196,7 @@ def test_hang_up_replaces_the_processes_and_loses_nothing(world: World, alice: P
         headers = {"Content-Type": "application/ocsp-request"}
         while not stop.is_set():
             try:
-                with closing(HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
+                with closing(HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
                     for _ in range(5):
                         connection.request("POST", "/ocsp", request.read_bytes(), headers)
                         answers.append(len(connection.getresponse().read()))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import hashes
@@ -20,21 +21,27 @@ from infra.http.auth import RECHECK, TokenFolder
 from ocsp.feed import (
     MAX_ENTRIES,
     MAX_FRAME,
+    MAX_PROOF,
+    WITHOUT_LOG,
     Authorities,
     Changes,
+    Continuation,
     Entry,
     Frame,
     Heartbeat,
     Void,
     authorities_hash,
+    basis_hash,
     encode,
     parse,
 )
 from ocsp.feed_progress import TOLERANCE, Progress
 from ocsp.feed_wire import FeedKey, Frames, open_frame, seal
 from ocsp.follower import Origin
+from ocsp.tree_head import NO_LEAVES, TreeHead
 from pki.algorithms import KeyType, public_key_info_of
 from pki.certificate import parse_certificate
+from pki.log.merkle import consistency_spans, leaf_hash, root_of
 from pki.serial import LIMIT
 from pki.status import Good, RevocationReason, Revoked
 from tests.unit.certificate_fixtures import ISSUING
@@ -53,7 +60,24 @@ FEED_KEY = FeedKey.of(key_info(KEY))
 ISSUER = ISSUING
 OTHER = replace(ISSUING, name="other", crl_url="http://crl.example/ü.crl")
 ISSUERS = (ISSUER, OTHER)
-HASH = authorities_hash(ISSUERS)
+LEAVES = [leaf_hash(b"%d" % number) for number in range(40)]
+
+
+def log(size: int, leaves: Sequence[bytes] = LEAVES) -> TreeHead:
+    return TreeHead(size, root_of(leaves[:size]))
+
+
+def continuation(
+    old: int, new: int, upto: int = 2, at: datetime = AT, leaves: Sequence[bytes] = LEAVES
+) -> Continuation:
+    """What a feed says whose log has these leaves."""
+    spans = consistency_spans(old, new) if old else ()
+    proof = tuple(root_of(leaves[span.start : span.end]) for span in spans)
+    return Continuation(upto, at, old, log(new, leaves), proof)
+
+
+BASIS = basis_hash(authorities_hash(ISSUERS), log(13))
+LATER = basis_hash(authorities_hash(ISSUERS), log(21))
 
 
 def revoked(sequence: int, suspect: datetime | None = None) -> Revoked:
@@ -68,11 +92,14 @@ ENTRIES = (
 )
 STREAM: tuple[Frame, ...] = (
     Authorities(2, AT, ISSUERS),
-    Changes(2, 9, AT, 12, HASH, ENTRIES),
-    Changes(9, 12, AT + SECOND, 12, HASH, (Entry(0, 1, 12, revoked(12)),)),
-    Heartbeat(12, AT + SECOND, HASH),
-    Heartbeat(12, AT + 2 * SECOND, HASH),
+    continuation(7, 13),
+    Changes(2, 9, AT, 12, BASIS, ENTRIES),
+    continuation(13, 21, 9, AT + SECOND),
+    Changes(9, 12, AT + SECOND, 12, LATER, (Entry(0, 1, 12, revoked(12)),)),
+    Heartbeat(12, AT + SECOND, LATER),
+    Heartbeat(12, AT + 2 * SECOND, LATER),
 )
+START = Progress(2, log(7))
 
 
 def sealed(frame: Frame, key: Ed25519PrivateKey = KEY, name: str = NAME) -> bytes:
@@ -87,7 +114,7 @@ def read(data: bytes, key: FeedKey = FEED_KEY, name: str = NAME) -> list[Frame]:
 def follow(
     frames: Iterable[Frame], progress: Progress | None = None, now: datetime = AT + 2 * SECOND
 ) -> Progress:
-    progress = progress or Progress(2)
+    progress = progress or START
     for frame in frames:
         progress = progress.advance(frame, now)
     return progress
@@ -128,9 +155,9 @@ def test_frames_are_found_however_they_are_cut(size: int) -> None:
 
 def test_a_p_256_key_signs_a_feed() -> None:
     key = ec.generate_private_key(ec.SECP256R1())
-    message = encode(NAME, STREAM[1])
+    message = encode(NAME, STREAM[2])
     signature = key.sign(message, ec.ECDSA(hashes.SHA256()))
-    assert read(seal(message, signature), FeedKey.of(key_info(key))) == [STREAM[1]]
+    assert read(seal(message, signature), FeedKey.of(key_info(key))) == [STREAM[2]]
 
 
 @pytest.mark.parametrize(
@@ -147,7 +174,7 @@ def test_other_keys_sign_no_feed(info: bytes) -> None:
 
 
 def test_every_altered_octet_is_noticed() -> None:
-    data = sealed(STREAM[1])
+    data = sealed(STREAM[2])
     believed: list[Frame] = []
     refusals: list[str] = []
     for place in range(len(data)):
@@ -163,11 +190,11 @@ def test_every_altered_octet_is_noticed() -> None:
 
 def test_a_frame_by_another_key_is_refused() -> None:
     other = Ed25519PrivateKey.generate()
-    refused("bad-signature", lambda: read(sealed(STREAM[1], other)))
+    refused("bad-signature", lambda: read(sealed(STREAM[2], other)))
 
 
 def test_a_frame_of_another_feed_is_refused() -> None:
-    refused("feed-name", lambda: read(sealed(STREAM[1], name="another")))
+    refused("feed-name", lambda: read(sealed(STREAM[2], name="another")))
 
 
 def test_what_the_key_signed_for_something_else_is_no_frame() -> None:
@@ -191,7 +218,7 @@ def test_the_largest_frame_fits() -> None:
         Entry(0, LIMIT - 1 - place, place, revoked(place, suspect))
         for place in range(1, MAX_ENTRIES + 1)
     )
-    frame = Changes(0, MAX_ENTRIES, AT, MAX_ENTRIES, HASH, entries)
+    frame = Changes(0, MAX_ENTRIES, AT, MAX_ENTRIES, BASIS, entries)
     assert parse(encode(NAME, frame), NAME) == frame
 
 
@@ -205,15 +232,15 @@ def test_what_does_not_fit_is_never_sent() -> None:
 @pytest.mark.parametrize(
     "frame",
     [
-        Changes(2, 9, AT, 9, HASH, ()),
-        Changes(2, 9, AT, 8, HASH, ENTRIES),
-        Changes(2, 10, AT, 12, HASH, ENTRIES),
-        Changes(3, 9, AT, 12, HASH, ENTRIES),
-        Changes(2, 9, AT, 12, HASH, (ENTRIES[1], ENTRIES[0], *ENTRIES[2:])),
-        Changes(2, 9, AT, 12, HASH, (Entry(0, 0, 9, Good()),)),
-        Changes(2, 9, AT, 12, HASH, (Entry(0, LIMIT, 9, Good()),)),
-        Changes(2, 9, AT, 12, HASH, (Entry(0, 1 << 160, 9, Good()),)),
-        Changes(2, 9, AT, 12, HASH, (Entry(0, 5, 9, Revoked(AT, RevocationReason(8), None, 9)),)),
+        Changes(2, 9, AT, 9, BASIS, ()),
+        Changes(2, 9, AT, 8, BASIS, ENTRIES),
+        Changes(2, 10, AT, 12, BASIS, ENTRIES),
+        Changes(3, 9, AT, 12, BASIS, ENTRIES),
+        Changes(2, 9, AT, 12, BASIS, (ENTRIES[1], ENTRIES[0], *ENTRIES[2:])),
+        Changes(2, 9, AT, 12, BASIS, (Entry(0, 0, 9, Good()),)),
+        Changes(2, 9, AT, 12, BASIS, (Entry(0, LIMIT, 9, Good()),)),
+        Changes(2, 9, AT, 12, BASIS, (Entry(0, 1 << 160, 9, Good()),)),
+        Changes(2, 9, AT, 12, BASIS, (Entry(0, 5, 9, Revoked(AT, RevocationReason(8), None, 9)),)),
         Authorities(0, AT, (ISSUER, ISSUER)),
         Authorities(0, AT, (replace(ISSUER, certificate=b"none"),)),
     ],
@@ -236,9 +263,9 @@ def test_a_message_cut_anywhere_is_refused(frame: Frame) -> None:
 
 
 def test_a_stream_is_followed() -> None:
-    progress = follow(STREAM[:2])
+    progress = follow(STREAM[:3])
     assert (progress.upto, progress.newest, progress.at) == (9, 12, AT)
-    progress = follow(STREAM[2:], progress)
+    progress = follow(STREAM[3:], progress)
     assert (progress.upto, progress.newest) == (12, 12)
     assert progress.at == AT + 2 * SECOND
     assert progress.issuers == ISSUERS
@@ -247,12 +274,14 @@ def test_a_stream_is_followed() -> None:
 @pytest.mark.parametrize(
     "frames",
     [
-        (STREAM[0], STREAM[2]),  # one is missing
-        (STREAM[0], STREAM[1], STREAM[1]),  # one twice
-        (STREAM[0], STREAM[2], STREAM[1]),  # in another order
-        (STREAM[0], STREAM[3]),  # a heartbeat from beyond
-        (*STREAM[:3], STREAM[0]),  # authorities from before
+        (*STREAM[:2], STREAM[4]),  # one is missing
+        (*STREAM[:3], STREAM[2]),  # one twice
+        (*STREAM[:2], STREAM[4], STREAM[2]),  # in another order
+        (*STREAM[:2], STREAM[5]),  # a heartbeat from beyond
+        (*STREAM[:5], STREAM[0]),  # authorities from before
+        (*STREAM[:5], STREAM[1]),  # a continuation from before
         (Authorities(1, AT, ISSUERS),),
+        (continuation(7, 13, 3),),
     ],
 )
 def test_ranges_have_to_join(frames: tuple[Frame, ...]) -> None:
@@ -260,29 +289,121 @@ def test_ranges_have_to_join(frames: tuple[Frame, ...]) -> None:
 
 
 def test_a_heartbeat_from_before_is_refused() -> None:
-    refused("feed-time-back", lambda: follow((*STREAM, STREAM[3])))
+    refused("feed-time-back", lambda: follow((*STREAM, STREAM[5])))
 
 
 def test_frames_from_before_the_cut_are_refused_after_it() -> None:
     progress = follow(STREAM).reconnected()
     refused("feed-gap", lambda: follow(STREAM[:1], progress))
     refused("feed-time-back", lambda: follow([Authorities(12, AT, ISSUERS)], progress))
-    refused("feed-authorities", lambda: follow(STREAM[4:], progress))
+    refused("feed-authorities", lambda: follow(STREAM[6:], progress))
 
 
 def test_the_future_is_refused() -> None:
     early = AT - TOLERANCE
-    follow(STREAM[:2], now=early)
-    refused("feed-from-future", lambda: follow(STREAM[:2], now=early - timedelta(microseconds=1)))
+    follow(STREAM[:3], now=early)
+    refused("feed-from-future", lambda: follow(STREAM[:3], now=early - timedelta(microseconds=1)))
 
 
 def test_entries_of_authorities_that_were_not_announced_are_refused() -> None:
     """Places in a list mean other CAs in another list: a mixture of streams must not pass."""
     swapped = Authorities(2, AT, ISSUERS[::-1])
-    refused("feed-authorities", lambda: follow((swapped, STREAM[1])))
+    refused("feed-authorities", lambda: follow((swapped, *STREAM[1:3])))
     refused("feed-authorities", lambda: follow(STREAM[1:]))
-    beyond = Changes(2, 3, AT, 3, HASH, (Entry(2, 1, 3, Good()),))
-    refused("feed-malformed", lambda: follow((STREAM[0], beyond)))
+    beyond = Changes(2, 3, AT, 3, BASIS, (Entry(2, 1, 3, Good()),))
+    refused("feed-malformed", lambda: follow((*STREAM[:2], beyond)))
+
+
+# The log
+
+
+def test_a_log_is_known_from_its_first_leaf_on() -> None:
+    for size in (0, 1, 2, 13):
+        progress = follow((continuation(0, size),), Progress(2))
+        assert (progress.head, progress.continued) == (log(size), True)
+        again = progress.reconnected()
+        assert (again.head, again.continued) == (log(size), False)
+
+
+@pytest.mark.parametrize("old", range(1, 12))
+@pytest.mark.parametrize("more", [0, 1, 2, 5, 20])
+def test_another_history_is_a_fork(old: int, more: int) -> None:
+    """Whichever of the leaves that are known is another one, also when there are as many."""
+    known = Progress(2, log(old))
+    assert follow((continuation(old, old + more),), known).head == log(old + more)
+    for other in range(old):
+        leaves = [*LEAVES[:other], leaf_hash(b"another"), *LEAVES[other + 1 :]]
+        said = continuation(old, old + more, leaves=leaves)
+        refused("feed-forked", lambda said=said: follow((said,), known))  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"proof": ()},
+        {"proof": continuation(7, 12).proof},
+        {"proof": continuation(7, 13).proof[::-1]},
+        {"proof": (*continuation(7, 13).proof, bytes(32))},
+        {"proof": tuple(bytes(32) for _ in continuation(7, 13).proof)},
+        {"head": log(14)},
+        {"head": TreeHead(13, bytes(32))},
+        {"head": TreeHead(7, log(13).root), "proof": ()},
+    ],
+)
+def test_what_proves_nothing_is_a_fork(change: dict[str, Any]) -> None:
+    said = replace(continuation(7, 13), **change)
+    assert parse(encode(NAME, said), NAME) == said
+    refused("feed-forked", lambda: follow((said,)))
+
+
+@pytest.mark.parametrize("old", [0, 6, 8])
+def test_a_log_has_to_go_on_from_what_is_known(old: int) -> None:
+    refused("feed-gap", lambda: follow((continuation(old, 13),)))
+
+
+def test_nothing_counts_that_builds_on_a_log_that_was_not_shown() -> None:
+    authorities, first, changes, later, *rest = STREAM
+    refused("feed-authorities", lambda: follow((authorities, changes)))
+    refused("feed-authorities", lambda: follow((first, changes)))
+    refused("feed-authorities", lambda: follow((authorities, continuation(7, 14), changes)))
+    refused("feed-authorities", lambda: follow((authorities, first, changes, *rest)))
+    # What was shown on another connection does not count.
+    half = follow((authorities, first)).reconnected()
+    refused("feed-authorities", lambda: follow((authorities, changes), half))
+    assert follow((first, authorities, changes, later, *rest)).upto == 12
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        Continuation(2, AT, 8, log(7), ()),
+        Continuation(2, AT, 0, log(7), (bytes(32),)),
+        Continuation(2, AT, 7, log(13), (bytes(32),) * (MAX_PROOF + 1)),
+        Continuation(2, AT, 7, log(13), (b"short",)),
+    ],
+)
+def test_what_no_log_can_say_is_refused(said: Continuation) -> None:
+    refused("feed-malformed", lambda: parse(encode(NAME, said), NAME))
+
+
+def test_the_longest_proof_fits() -> None:
+    spans = consistency_spans((1 << 62) + 1, (1 << 63) + (1 << 62) - 1)
+    assert len(spans) <= MAX_PROOF
+    largest = Continuation(2, AT, 1, TreeHead((1 << 64) - 1, bytes(32)), (bytes(32),) * MAX_PROOF)
+    assert parse(encode(NAME, largest), NAME) == largest
+
+
+@pytest.mark.parametrize("frame", [*STREAM[:3], STREAM[5]])
+def test_a_frame_of_another_version_is_refused(frame: Frame) -> None:
+    for version in (0, WITHOUT_LOG, 3, 9):
+        message = encode(NAME, frame, version)
+        why = refused("feed-version", lambda message=message: parse(message, NAME))  # type: ignore[misc]
+        assert "upgrade" in why.detail
+
+
+def test_where_nothing_is_known() -> None:
+    assert log(0) == NO_LEAVES
+    assert Progress(0).head == NO_LEAVES
 
 
 # Where a follower may connect to

@@ -167,14 +167,6 @@ async def find(
             after = str(page["next"])
         else:
             more = True
-        if not found and profile is not None:
-            known = [view["name"] for view in (await client.get("/profiles"))["profiles"]]
-            if profile not in known:
-                raise Rejected(
-                    "unknown-profile",
-                    f"there is no profile {profile!r}, and no such certificate; there are: "
-                    f"{', '.join(known)}",
-                )
     more = more or len(found) > limit
     found = found[:limit]
     if not found:

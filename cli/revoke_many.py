@@ -106,8 +106,6 @@ async def revoke_many(
                 return await _resumed(client, progress)
             listed = None if serials is None else _read(serials, "serials")
             listed = listed if keys is None else _read(keys, "keys")
-            if profile is not None:
-                await _require_profile(client, profile, asked, progress)
             if rehearse:
                 return await _rehearsed(client, asked, listed, progress)
             if listed is not None:
@@ -251,23 +249,6 @@ async def _over_ledger(
         yield step
 
 
-async def _require_profile(
-    client: ApiClient, profile: str, asked: Mapping[str, object], progress: Progress
-) -> None:
-    """Refuse a mistyped name; one that is no longer a profile's still has its certificates."""
-    known = [view["name"] for view in (await client.get("/profiles"))["profiles"]]
-    if profile in known:
-        return
-    async for step in _over_ledger(client, asked, progress):
-        if step["revoked"] or step["already"]:
-            return
-    raise Rejected(
-        "unknown-profile",
-        f"no profile is called {profile!r}, and no certificate that could be revoked is of one; "
-        f"there are: {', '.join(known)}",
-    )
-
-
 async def _over_list(
     client: ApiClient, asked: Mapping[str, object], listed: _List, progress: Progress
 ) -> AsyncIterator[dict[str, Any]]:
@@ -281,7 +262,8 @@ async def _over_list(
 def _done(jobs: list[dict[str, Any]]) -> Answer:
     revoked, already = (sum(job[name] for job in jobs) for name in ("revoked", "already"))
     unknown = [one for job in jobs for one in job["unknown"]]
-    lines = [Line(f"Revoked {revoked}; revoked before: {already}.")]
+    said = f"Revoked {revoked}; revoked before: {already}."
+    lines = [Line(said if revoked or already else "No certificate matches: nothing is revoked.")]
     if unknown:
         lines.append(Line(f"{len(unknown)} are not known here; --json lists them."))
     document = {"revoked": revoked, "already": already, "unknown": unknown}

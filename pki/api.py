@@ -6,24 +6,22 @@ Who may call is decided before this room is entered (``infra.http.auth``); the c
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import msgspec
 from aiohttp import web
 
-from infra.errors import Broken, Rejected
+from infra.errors import Rejected
 from infra.http.auth import WHO
 from infra.http.body import decode
 from infra.http.limits import read_body
-from pki.authority import Application, Authority
+from infra.store.port import Store
+from pki.authority import Application
 from pki.certificate import Order, parse_certificate
-from pki.export import encode_pem
 from pki.hierarchy import Hierarchy
 from pki.ledger import Ledger
 from pki.lint import Linter
@@ -31,10 +29,12 @@ from pki.log.http import LogKeeper, log_key, log_routes
 from pki.log.proof import prove
 from pki.names import parse_rfc4514
 from pki.profile import Profile
-from pki.profile_check import check
+from pki.profile.issuers import unknown_issuers
+from pki.profile_check import check, check_all, require_profile
 from pki.record import Record, State
 from pki.serial import format_serial, parse_serial
-from pki.status import Revoked, parse_reason
+from pki.status import parse_reason
+from pki.views import authority_view, certificate_view, chain_of, profile_view, status_of
 
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -89,6 +89,8 @@ class Engine(LogKeeper, Protocol):
     def profiles(self) -> Mapping[str, Profile]: ...
     @property
     def linter(self) -> Linter: ...
+    @property
+    def store(self) -> Store: ...
 
 
 class Api:
@@ -96,6 +98,7 @@ class Api:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._checked: set[str] = set()
 
     def routes(self) -> list[web.RouteDef]:
         """Everything under ``/api/v1`` that the engine answers."""
@@ -120,7 +123,7 @@ class Api:
 
     async def issued(self, asked: bytes, who: str) -> bytes:
         """The same without aiohttp: JSON for JSON. Errors: ``bad-body``, ``bad-request-id``,
-        ``profile-reserved``, and all that issuance refuses."""
+        ``profile-reserved``, ``profile-findings``, and all that issuance refuses."""
         body = decode(asked, IssueBody)
         if body.request_id is not None and not _REQUEST_ID.fullmatch(body.request_id):
             raise Rejected(
@@ -129,7 +132,8 @@ class Api:
             )
         hierarchy = self._engine.hierarchy
         authority = hierarchy.usual() if body.ca is None else hierarchy.authority(body.ca)
-        if authority.profile(body.profile).reserved:
+        profile = authority.profile(body.profile)
+        if profile.reserved:
             raise Rejected(
                 "profile-reserved",
                 f"certificates of profile {body.profile} speak for a CA: they are made with the "
@@ -139,6 +143,7 @@ class Api:
             subject=None if body.subject is None else parse_rfc4514(body.subject).der,
             lifetime=None if body.lifetime is None else parse_duration(body.lifetime),
         )
+        await self._require_checked(profile)
         record = await authority.issue(
             Application(
                 profile=body.profile,
@@ -149,7 +154,7 @@ class Api:
                 consent=body.consent,
             )
         )
-        document = {"certificate": await self._view(record), "chain": _chain(authority)}
+        document = {"certificate": await self._view(record), "chain": chain_of(authority)}
         return msgspec.json.encode(document)
 
     async def show(self, request: web.Request) -> web.Response:
@@ -162,7 +167,7 @@ class Api:
         ``subject`` (RFC 4514, whole), ``request_id`` and ``serial`` look one up; without them
         the ledger is walked in order of its changes, ``after`` being where the last page ended.
         ``ca``, ``profile`` and ``status`` leave out what differs. Errors: ``unknown-parameter``,
-        ``bad-status``, ``no-such-authority``, ``bad-number``.
+        ``bad-status``, ``no-such-authority``, ``unknown-profile``, ``bad-number``.
         """
         query = request.query
         for name in query:
@@ -176,6 +181,8 @@ class Api:
         after = whole(query.get("after", "0"), 0, 2**62)
         hierarchy = self._engine.hierarchy
         ca = hierarchy.authority(query["ca"]).name if "ca" in query else None
+        if "profile" in query:
+            await require_profile(query["profile"], self._engine.profiles, self._engine.store)
         following: int | None = None
         if "serial" in query:
             serial = parse_serial(query["serial"])
@@ -197,7 +204,7 @@ class Api:
             for record in records
             if ca in (None, record.ca)
             and query.get("profile", record.profile) == record.profile
-            and asked in (None, _status(record, now))
+            and asked in (None, status_of(record, now))
         ]
         return _json({"certificates": wanted, "next": following})
 
@@ -232,28 +239,31 @@ class Api:
     async def authorities(self, request: web.Request) -> web.Response:
         """``GET /authorities``: every CA."""
         known = self._engine.hierarchy.authorities.values()
-        views = [_authority_view(authority) for authority in known]
+        views = [authority_view(authority) for authority in known]
         return _json({"authorities": views, "awaited": self._engine.hierarchy.awaited})
 
     async def authority(self, request: web.Request) -> web.Response:
         """``GET /authorities/NAME``: one CA."""
         name = request.match_info["name"]
-        return _json(_authority_view(self._engine.hierarchy.authority(name)))
+        return _json(authority_view(self._engine.hierarchy.authority(name)))
 
     async def profiles(self, request: web.Request) -> web.Response:
         """``GET /profiles``: what can be issued."""
         profiles = sorted(self._engine.profiles.values(), key=lambda profile: profile.name)
-        return _json({"profiles": [_profile_view(profile) for profile in profiles]})
+        return _json({"profiles": [self._profile_view(profile) for profile in profiles]})
 
     async def profile(self, request: web.Request) -> web.Response:
         """``GET /profiles/NAME``: one profile in full."""
         profile = self._profile(request)
-        return _json(_profile_view(profile) | {"content": dict(profile.content)})
+        return _json(self._profile_view(profile) | {"content": dict(profile.content)})
 
     async def check_profile(self, request: web.Request) -> web.Response:
-        """``POST /profiles/NAME/check``: make a certificate with a throwaway key and lint it."""
-        findings = await check(
-            self._profile(request), self._engine.linter, self._engine.ledger.now()
+        """``POST /profiles/NAME/check``: make a certificate with a throwaway key and lint it; and
+        whether there are the CAs that the profile names."""
+        profile = self._profile(request)
+        findings = (
+            *await check(profile, self._engine.linter, self._now()),
+            *unknown_issuers(profile, self._engine.hierarchy.authorities),
         )
         return _json({"findings": [msgspec.to_builtins(finding) for finding in findings]})
 
@@ -265,6 +275,13 @@ class Api:
         await self._engine.ledger.logged(record)
         note = await self._engine.log.checkpoint(log_key(self._engine))
         return _json(await prove(self._engine.log, record.act_id, record.certificate, note))
+
+    async def _require_checked(self, profile: Profile) -> None:
+        """A command of its own takes profiles up that no start has tried out."""
+        if profile.fingerprint not in self._checked:
+            engine = self._engine
+            await check_all({profile.name: profile}, engine.store, engine.linter, self._now())
+            self._checked.add(profile.fingerprint)
 
     def _profile(self, request: web.Request) -> Profile:
         profile = self._engine.profiles.get(request.match_info["name"])
@@ -287,40 +304,15 @@ class Api:
         )
 
     async def _view(self, record: Record) -> dict[str, Any]:
-        view: dict[str, Any] = {
-            "serial": format_serial(record.serial),
-            "ca": record.ca,
-            "profile": record.profile,
-            "state": record.state.value,
-            "status": _status(record, self._now()),
-            "subject": record.subject,
-            "not_after": moment(record.not_after),
-            "request_id": record.request_id,
-            "sequence": record.sequence,
-        }
-        if record.partition is not None:
-            view["partition"] = record.partition
-        if record.consent:
-            view["consent"] = True
+        issuer, index = "", record.log_index
         if record.state is State.issued:
-            view |= {
-                "issuer": self._engine.hierarchy.subject(record.ca),
-                "not_before": moment(record.not_before),
-                "issued_at": moment(record.issued_at),
-                "pem": _pem(record.certificate),
-                "sha256": hashlib.sha256(record.certificate).hexdigest(),
-                "log_index": record.log_index
-                if record.log_index is not None
-                else await self._engine.log.find(record.act_id),
-            }
-        if isinstance(record.status, Revoked):
-            suspect = record.status.invalidity_date
-            view |= {
-                "revoked_at": moment(record.status.at),
-                "reason": record.status.reason.name,
-                "invalidity_date": None if suspect is None else moment(suspect),
-            }
-        return view
+            issuer = self._engine.hierarchy.subject(record.ca)
+            if index is None:
+                index = await self._engine.log.find(record.act_id)
+        return certificate_view(record, issuer, index, self._now())
+
+    def _profile_view(self, profile: Profile) -> dict[str, Any]:
+        return profile_view(profile, self._engine.hierarchy.issuers_of(profile))
 
     def _now(self) -> datetime:
         return self._engine.ledger.now()
@@ -332,24 +324,6 @@ def parse_duration(text: str) -> timedelta:
     if match is None:
         raise Rejected("bad-duration", f"{text!r} is no length of time; write 12h, 90d or 2y")
     return int(match[1]) * _UNITS[match[2]]
-
-
-def _status(record: Record, now: datetime) -> str:
-    if record.state is not State.issued:
-        return record.state.value
-    if isinstance(record.status, Revoked):
-        return "hold" if record.status.on_hold else "revoked"
-    return "expired" if now > record.not_after else "good"
-
-
-def _chain(authority: Authority) -> list[str]:
-    issuer = authority.issuer
-    return [] if issuer is None else _pems((issuer.certificate, *issuer.chain))
-
-
-@lru_cache(maxsize=64)
-def _pems(certificates: tuple[bytes, ...]) -> list[str]:
-    return [_pem(der) for der in certificates]
 
 
 def _who(request: web.Request) -> str:
@@ -379,59 +353,11 @@ def parse_moment(text: str | None) -> datetime | None:
         ) from error
 
 
-def moment(at: datetime) -> str:
-    """A time as RFC 3339 writes it, in UTC."""
-    return at.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def _is_authority(record: Record) -> bool:
     if record.state is not State.issued:
         return False
     constraints = parse_certificate(record.certificate).basic_constraints
     return constraints is not None and constraints.ca
-
-
-def _authority_view(authority: Authority) -> dict[str, Any]:
-    issuer = authority.issuer
-    if issuer is None:
-        raise Broken("authority-unfinished", f"CA {authority.name} has no certificate")
-    certificate = parse_certificate(issuer.certificate)
-    return {
-        "name": authority.name,
-        "subject": certificate.subject.rfc4514(),
-        "issuer": certificate.issuer.rfc4514(),
-        "serial": format_serial(certificate.serial),
-        "not_before": moment(certificate.not_before),
-        "not_after": moment(certificate.not_after),
-        "key_uri": authority.signer.uri,
-        "key_type": authority.signer.key_type.value,
-        "algorithm": authority.signer.algorithm.name,
-        "pem": _pem(issuer.certificate),
-        "chain": [_pem(der) for der in issuer.chain],
-        "crl_url": issuer.crl_url,
-        "ocsp_url": issuer.ocsp_url,
-        "certificate_url": issuer.certificate_url,
-        "barred": authority.barred,
-    }
-
-
-def _pem(certificate: bytes) -> str:
-    return encode_pem("CERTIFICATE", certificate).decode()
-
-
-def _profile_view(profile: Profile) -> dict[str, Any]:
-    lifetime = profile.validity.lifetime
-    spans = [f"{lifetime.years}y"] if lifetime.years else []
-    spans += [f"{lifetime.exact.days}d"] if lifetime.exact.days else []
-    return {
-        "name": profile.name,
-        "title": profile.description,
-        "key_types": sorted(profile.key_types),
-        "validity": " ".join(spans) or str(lifetime.exact),
-        "rulebook": profile.rulebook,
-        "reserved": profile.reserved,
-        "fingerprint": profile.fingerprint,
-    }
 
 
 def _json(document: Mapping[str, Any], status: int = 200) -> web.Response:

@@ -18,7 +18,7 @@ from infra.errors import Broken, Failure, Rejected, Unavailable
 from infra.store.port import Conflict, Duplicate
 from pki import conformance
 from pki.algorithms import verify
-from pki.certificate import Order, assemble
+from pki.certificate import Order, assemble, is_self_issued
 from pki.findings import Severity, explain
 from pki.issuer import Issuer
 from pki.ledger import Ledger
@@ -26,6 +26,7 @@ from pki.lint import Linter
 from pki.partition import ONE_CRL, Partitioning, partition_url
 from pki.preparation import Prepare, Task, hash_of
 from pki.profile import Profile
+from pki.profile.issuers import refusal
 from pki.record import Intent, Record, State
 from pki.request import parse_request
 from pki.serial import RANDOM_OCTETS, SerialNumber, new_serial
@@ -100,6 +101,7 @@ class Authority:
         self._prepare = prepare
         self._checks = checks
         self._partitioning = partitioning
+        self._is_root = issuer is not None and is_self_issued(issuer.certificate)
         self.crl_issuer: Issuer | None = None
         self.barred: str | None = None
         """Why it issues nothing more (``pki.revoked_authorities``)."""
@@ -117,12 +119,27 @@ class Authority:
             )
         return profile
 
+    def refusal(self, profile: Profile) -> Rejected | None:
+        """Why it issues nothing under this profile now, if so: ``ca-revoked``,
+        ``profile-not-for-ca``."""
+        # Its answers about what it has issued go on, and need certificates.
+        if self.barred is not None and not profile.ocsp_no_check:
+            return Rejected("ca-revoked", f"{self.barred}; issue from another CA")
+        # One that has no certificate yet makes its own.
+        return None if self.issuer is None else self.not_for(profile)
+
+    def not_for(self, profile: Profile) -> Rejected | None:
+        """Why this CA is none of those that issue under a profile, if so:
+        ``profile-not-for-ca``."""
+        return refusal(profile, self.name, root=self._is_root)
+
     async def issue(self, application: Application) -> Record:
         """Issue one certificate, durably recorded and logged on return.
 
         Errors: everything that ``pki.request``, ``pki.profile`` and ``pki.weak_keys`` refuse;
-        ``request-id-reused``, ``key-reused``, ``key-compromised``, ``ca-expired``, ``ca-revoked``,
-        ``lint-findings``; ``Unavailable`` from the token or the store.
+        ``unknown-profile``, ``profile-not-for-ca``, ``request-id-reused``, ``key-reused``,
+        ``key-compromised``, ``ca-expired``, ``ca-revoked``, ``lint-findings``; ``Unavailable`` from
+        the token or the store.
         """
         profile = self.profile(application.profile)
         if application.request_id is None:
@@ -158,8 +175,9 @@ class Authority:
             self._requests_in_flight.pop(id).set_result(None)
 
     async def _issue(self, profile: Profile, application: Application) -> Record:
-        if self._is_barred_from(profile.name):
-            raise Rejected("ca-revoked", f"{self.barred}; issue from another CA")
+        refused = self.refusal(profile)
+        if refused is not None:
+            raise refused
         now = self._ledger.now()
         if self.issuer is not None and now >= self.issuer.not_after:
             raise Rejected(
@@ -222,6 +240,10 @@ class Authority:
             if record is None:
                 continue  # this serial number is taken: draw another
             self._step("intended")
+            refused = self.refusal(profile)
+            if refused is not None:  # the CA was revoked meanwhile: to look for findings takes long
+                await self._ledger.void(record, refused.code)
+                raise refused
             return await self._sign(record)
 
     def _place(self, profile: Profile, serial: SerialNumber) -> tuple[str | None, Issuer | None]:
@@ -298,12 +320,11 @@ class Authority:
         """Why an intent that was found in the store must not be signed, if so."""
         if not self._ledger.wrote(intent):
             return ALTERED
-        return "ca-revoked" if self._is_barred_from(intent.profile) else None
-
-    def _is_barred_from(self, profile: str) -> bool:
-        # Its answers about what it has issued go on, and need certificates.
-        known = self._profiles.get(profile)
-        return self.barred is not None and not (known is not None and known.ocsp_no_check)
+        profile = self._profiles.get(intent.profile)
+        if profile is None:
+            return "unknown-profile"
+        refused = self.refusal(profile)
+        return None if refused is None else refused.code
 
     async def recover(self) -> list[Record]:
         """Finish what a crash has interrupted, and return what became of it.

@@ -30,6 +30,7 @@ from pki.profile import (
     Profile,
     apply_alternative_names,
     apply_subject,
+    check_in_alternative_names,
     decide_validity,
 )
 from pki.request import CertificateRequest, RequestedExtension
@@ -165,8 +166,9 @@ def draft(
     unless the profile ignores it. Errors: ``key-type-not-allowed``, ``extension-not-allowed``,
     ``issuer-needed``, ``self-signed-only``, ``issuer-is-no-ca``, ``path-length``,
     ``bad-issuer-url``, ``issuer-without-country``; those of ``parse_name``,
-    ``parse_general_names``, ``apply_subject``, ``apply_alternative_names`` and
-    ``decide_validity``; ``Broken`` for a serial number out of range.
+    ``parse_general_names``, ``apply_subject``, ``apply_alternative_names``,
+    ``check_in_alternative_names`` and ``decide_validity``; ``Broken`` for a serial number out of
+    range.
     """
     key_type = request.key_type
     if key_type not in profile.key_types:
@@ -188,7 +190,10 @@ def draft(
     )
     public_key_info = request.public_key_info
     key_identifier = make_key_identifier(profile.key_identifier, public_key_info)
-    names = _alternative_names(profile, request.extensions, template, key_identifier, order)
+    kept = _alternative_names(profile, request.extensions, template, key_identifier, order)
+    if profile.subject.in_alternative_names:
+        check_in_alternative_names(profile.subject, name, kept)
+    names = encode_general_names(kept) if kept else b""
     # RFC 5280 §4.1.2.6: the names stand for an empty subject, and must then be understood.
     if subject == _EMPTY and not names:
         raise Rejected("subject-missing", "the request holds neither a subject nor other names")
@@ -232,9 +237,9 @@ def _alternative_names(
     template: _Template,
     key_identifier: bytes,
     order: Order,
-) -> bytes:
-    """The content of subjectAltName, empty for none; every other extension of the request is
-    refused if the profile neither grants nor ignores it."""
+) -> tuple[GeneralName, ...]:
+    """What subjectAltName holds; every other extension of the request is refused if the profile
+    neither grants nor ignores it."""
     names: tuple[GeneralName, ...] = ()
     for asked in requested:
         if asked.oid in profile.ignored_extensions:
@@ -252,9 +257,8 @@ def _alternative_names(
         names += order.alternative_names
     rule = profile.alternative_names
     if not names and not rule.minimum and not rule.kinds:
-        return b""
-    kept = apply_alternative_names(rule, names)
-    return encode_general_names(kept) if kept else b""
+        return ()
+    return apply_alternative_names(rule, names)
 
 
 def _granted(
@@ -311,6 +315,12 @@ class Certificate(TBSCertificate):
             certificate_url=urls.certificate,
             directory_url=urls.directory,
         )
+
+
+def is_self_issued(certificate: bytes) -> bool:
+    """Whether a certificate (DER) names its subject as its issuer (RFC 5280 §3.2)."""
+    read = parse_certificate(certificate)
+    return read.issuer == read.subject
 
 
 _PEM: Final = re.compile(

@@ -35,7 +35,7 @@ from pki.reference import (
 )
 from pki.request import CertificateRequest
 from pki.serial import LIMIT
-from pki.subject_check import Found, check_subject
+from pki.subject_check import Found, check_repeated, check_subject
 
 _SECOND: Final = timedelta(seconds=1)
 _PLAIN: Final = Order()
@@ -319,12 +319,14 @@ def _alternative_names(
         except Rejected as rejected:
             yield "alternative-names", rejected.detail
     if whole is None:
+        yield from check_repeated(fields.subject, profile.subject, ())
         if wanted:
             yield "alternative-names", "the alternative names are missing"
         if fields.subject == _EMPTY:
             yield "subject", "there is neither a subject nor an alternative name"
         return
     held = read_alternative_names(whole)
+    yield from check_repeated(fields.subject, profile.subject, map(plain, held.value))
     if held.critical != (fields.subject == _EMPTY):
         yield (
             "alternative-names",

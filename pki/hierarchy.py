@@ -15,7 +15,6 @@ from typing import Final, cast
 
 from infra.errors import Broken, Rejected
 from infra.store.port import Collection, Document, Duplicate, Store, Stored
-from pki import oids
 from pki.algorithms import SIGNATURE_ALGORITHMS, KeyType, SignatureAlgorithm
 from pki.authority import Application, Authority, Checks
 from pki.certificate import Order, parse_certificate
@@ -24,12 +23,19 @@ from pki.ledger import Ledger
 from pki.lint import Linter
 from pki.log.act import Act
 from pki.log.log import Log
-from pki.names import Name, encode_name, parse_name, parse_rfc4514
+from pki.names import parse_name
+from pki.own_certificate import (
+    crl_issuer_subject,
+    current_certificate,
+    lasting,
+    own_request,
+    responder_subject,
+)
 from pki.partition import CA_CERTIFICATES, ONE_CRL, USER_CERTIFICATES, Partitioning
 from pki.preparation import Prepare
 from pki.profile import Profile
 from pki.record import Record
-from pki.request import assemble_request, build_request_info, parse_request
+from pki.request import parse_request
 from pki.signer.port import KeyStore, Signer
 from pki.status import Revoked
 
@@ -157,7 +163,7 @@ class Hierarchy:
         parent = None if plan.parent is None else self.authority(plan.parent)
         algorithm = None if plan.algorithm is None else SIGNATURE_ALGORITHMS[plan.algorithm]
         signer = await self._key(plan.name, plan.key_type, algorithm)
-        request = await _request(signer, plan.subject)
+        request = await own_request(signer, plan.subject)
         authority = self._authority(plan.name, None, signer)
         record = await (parent or authority).issue(
             Application(
@@ -214,6 +220,11 @@ class Hierarchy:
                 return below[0]
         return self.authority(USUAL)
 
+    def issuers_of(self, profile: Profile) -> list[str]:
+        """The names of the CAs here that issue under a profile."""
+        known = self.authorities.values()
+        return [] if profile.self_signed else [a.name for a in known if a.not_for(profile) is None]
+
     def subject(self, name: str) -> str:
         """The name in a CA's certificate (RFC 4514). Errors: ``no-such-authority``."""
         issuer = self.authority(name).issuer
@@ -226,9 +237,9 @@ class Hierarchy:
         if authority.issuer is None:
             raise Broken("authority-unfinished", f"CA {name} has no certificate")
         signer = await self._key(f"{name}-ocsp", KeyType.P_256)
-        request = await _request(signer, _responder_subject(authority.issuer).rfc4514())
+        request = await own_request(signer, responder_subject(authority.issuer).rfc4514())
         asked = Application(RESPONDER_PROFILE, request, SYSTEM, ".ocsp")
-        record = await self._current(authority, *self._lasting(asked, lifetime))
+        record = await self._responder_certificate(authority, asked, lifetime)
         return ResponderKey(authority.issuer, signer, record.certificate, record.not_after)
 
     async def certify_responder(
@@ -244,42 +255,21 @@ class Hierarchy:
         if authority.issuer is None:
             raise Broken("authority-unfinished", f"CA {name} has no certificate")
         key = hashlib.sha256(parse_request(request).public_key_info).hexdigest()
-        order = Order(subject=_responder_subject(authority.issuer).der)
+        order = Order(subject=responder_subject(authority.issuer).der)
         asked = Application(RESPONDER_PROFILE, request, by, f".ocsp/{key}", order)
-        record = await self._current(authority, *self._lasting(asked, lifetime))
+        record = await self._responder_certificate(authority, asked, lifetime)
         if isinstance(record.status, Revoked):
             raise Rejected(
                 "responder-revoked", "the certificate of this key was revoked; make a new key"
             )
         return record
 
-    def _lasting(self, asked: Application, lifetime: timedelta) -> tuple[Application, timedelta]:
-        """The same for so long, or as long as its profile lets it, and a third of that; what was
-        asked for with another lifetime is another request."""
-        now = self._ledger.now()
-        longest = self._profiles[asked.profile].validity.lifetime.after(now) - now
-        if lifetime >= longest:
-            return asked, longest / 3
-        return replace(
-            asked,
-            order=replace(asked.order, lifetime=lifetime),
-            request_id=f"{asked.request_id}/{lifetime.total_seconds():.0f}s",
-        ), lifetime / 3
-
-    async def _current(
-        self, authority: Authority, asked: Application, renew_before: timedelta
+    async def _responder_certificate(
+        self, authority: Authority, asked: Application, lifetime: timedelta
     ) -> Record:
-        """The certificate that was asked for, or the one after it if that ends too soon."""
-        start, count = self._ledger.now(), 0
-        while True:
-            record = await authority.issue(replace(asked, request_id=f"{asked.request_id}/{count}"))
-            # One that was made just now, or lasts as long as its CA, has no better after it.
-            best = record.issued_at >= start or (
-                authority.issuer is not None and record.not_after >= authority.issuer.not_after
-            )
-            if best or record.not_after - start > renew_before:
-                return record
-            count += 1
+        now = self._ledger.now()
+        profile = self._profiles[asked.profile]
+        return await current_certificate(authority, *lasting(asked, profile, lifetime, now), now)
 
     async def crl_issuers(self, current: str) -> list[CrlIssuer]:
         """All that have ever signed indirect CRLs, since certificates name them.
@@ -312,10 +302,9 @@ class Hierarchy:
                 covers = [*covers, *new]
                 await self._store.replace(CRL_ISSUERS, stored, stored.body | {"covers": [*covers]})
         signer = await self._key(f"{name}-crl", KeyType.P_256)
-        subject = _renamed(parent.issuer, lambda common_name: f"CRL issuer {name}")
-        request = await _request(signer, subject.rfc4514())
+        request = await own_request(signer, crl_issuer_subject(parent.issuer, name).rfc4514())
         asked = Application(CRL_ISSUER_PROFILE, request, SYSTEM, f".crl-issuer/{name}")
-        record = await self._current(parent, asked, CRL_ISSUER_RENEWAL)
+        record = await current_certificate(parent, asked, CRL_ISSUER_RENEWAL, self._ledger.now())
         chain: Document = {"certificate": record.certificate, "chain": [root]}
         issuer = self.issuer(name, chain)
         covered = [self.authority(name) for name in covers]
@@ -381,29 +370,6 @@ class Hierarchy:
 
 def _chain_of(authority: Authority) -> tuple[bytes, ...]:
     return () if authority.issuer is None else authority.issuer.chain
-
-
-def _responder_subject(issuer: Issuer) -> Name:
-    """The CA's name, its common name followed by what the responder is for."""
-    return _renamed(issuer, lambda common_name: f"{common_name} OCSP")
-
-
-def _renamed(issuer: Issuer, rename: Callable[[str], str]) -> Name:
-    """The CA's name with another common name."""
-    attributes = [attribute for rdn in parse_name(issuer.subject).rdns for attribute in rdn]
-    renamed = [
-        replace(attribute, value=rename(attribute.value))
-        if attribute.type == oids.COMMON_NAME
-        else attribute
-        for attribute in attributes
-    ]
-    return encode_name(renamed)
-
-
-async def _request(signer: Signer, subject: str) -> bytes:
-    """A request (PKCS#10, DER) for one of our own keys. ``subject``: RFC 4514."""
-    info = build_request_info(parse_rfc4514(subject).der, signer.public_key_info, ())
-    return assemble_request(info, signer.algorithm, await signer.sign(info))
 
 
 async def public_log_key(store: Store) -> bytes:

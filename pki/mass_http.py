@@ -14,12 +14,13 @@ from infra.http.auth import WHO
 from infra.http.body import decode
 from infra.http.limits import read_body
 from pki.algorithms import SIGNATURE_ALGORITHMS, KeyType
-from pki.api import BASE, MAX_BODY, moment, parse_moment
+from pki.api import BASE, MAX_BODY, parse_moment
 from pki.hierarchy import Hierarchy
 from pki.mass_query import KeptList, Listed, ListKind, Order, Query, Step
 from pki.mass_revocation import BATCH, Job, MassRevocation
 from pki.serial import parse_serial
 from pki.status import parse_reason
+from pki.views import moment
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
@@ -79,6 +80,7 @@ def mass_routes(office: Office) -> list[web.RouteDef]:
 
     async def revoke(request: web.Request) -> web.Response:
         body = decode(await read_body(request, MAX_BODY), MassBody)
+        _require_one_way(body)
         jobs = office.mass_revocation
         job = body.job
         if body.rehearse:
@@ -112,6 +114,26 @@ def mass_routes(office: Office) -> list[web.RouteDef]:
     ]
 
 
+def _require_one_way(body: MassBody) -> None:
+    """Refuse members that would be passed over. Errors: ``bad-body``."""
+    listed = body.kind is not None or body.items is not None
+    if body.job is not None:
+        if body != MassBody(job=body.job):
+            raise Rejected("bad-body", "a job knows what it is to do: name it alone")
+    elif listed and (body.kept is not None or not body.rehearse):
+        raise Rejected(
+            "bad-body",
+            "kind and items are for a rehearsal; send a list to /revocations/lists, and name it "
+            "by kept",
+        )
+    elif listed and (body.kind is None or body.items is None):
+        raise Rejected("bad-body", "a list has kind and items")
+    elif body.kept is not None and body.rehearse:
+        raise Rejected("bad-body", "the rehearsal of a list takes it as kind and items, in parts")
+    elif body.after < 0 or (body.after and (listed or not body.rehearse)):
+        raise Rejected("bad-body", "after is where the rehearsal of a query goes on, 0 at first")
+
+
 def _order(body: MassBody, request: web.Request) -> Order:
     suspect = parse_moment(body.invalidity_date)
     return Order(parse_reason(body.reason), suspect, request[WHO])
@@ -140,6 +162,8 @@ def parse_item(kind: ListKind, text: str) -> bytes:
 
 
 def _parsed(kind: ListKind, items: list[str]) -> list[bytes]:
+    if not items:
+        raise Rejected("empty-list", "the list names nothing")
     if len(items) > BATCH:
         raise Rejected("list-too-long", f"at most {BATCH} of a list go into one request")
     return [parse_item(kind, item) for item in items]

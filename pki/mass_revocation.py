@@ -26,6 +26,7 @@ from pki.ledger import Ledger
 from pki.mass_query import Growth, KeptList, Listed, ListKind, Order, Query, Step, framed
 from pki.partition import series_of
 from pki.profile import Profile
+from pki.profile_check import require_profile
 from pki.record import CERTIFICATES, Record, State, integer_of, micros, time_of
 from pki.serial import SerialNumber, format_serial
 from pki.status import RevocationReason, Revoked
@@ -75,7 +76,9 @@ class MassRevocation:
         self._profiles = profiles
 
     async def rehearse(self, query: Query, order: Order, after: int) -> Step:
-        """What a step from ``after`` on would do; nothing is changed."""
+        """What a step from ``after`` on would do; nothing is changed. Errors: ``unknown-profile``,
+        ``bad-time``."""
+        await self._require_meaning(query)
         page = await self._ledger.changed(after, limit=BATCH)
         step = await self._begin(after, page)
         for record in self._meant(query, page, self._ledger.now(), step):
@@ -101,7 +104,9 @@ class MassRevocation:
 
     async def begin(self, what: Query | KeptList, order: Order) -> str:
         """The job that does this, begun now unless it is under way. Errors: ``bad-list``,
-        ``revocation-job-busy``."""
+        ``unknown-profile``, ``bad-time``, ``revocation-job-busy``."""
+        if isinstance(what, Query):
+            await self._require_meaning(what)
         asked = Asked(
             query=what if isinstance(what, Query) else None,
             listed=what if isinstance(what, KeptList) else None,
@@ -180,6 +185,16 @@ class MassRevocation:
             if revoked >= BATCH and spent:
                 return 1000 * revoked / spent, True
         return USUAL_RATE, False
+
+    async def _require_meaning(self, query: Query) -> None:
+        """Refuse what no certificate can match: who mistypes it must not read of success."""
+        if query.profile is not None:
+            await require_profile(query.profile, self._profiles, self._store)
+        after, before = query.issued_after, query.issued_before
+        if after is not None and before is not None and after >= before:
+            raise Rejected("bad-time", "issued_after is to be earlier than issued_before")
+        if after is not None and after > self._ledger.now():
+            raise Rejected("bad-time", "issued_after is in the future; nothing was issued then")
 
     async def _next(self, job: Job) -> tuple[Step, list[Record]]:
         """What the next step is to revoke."""

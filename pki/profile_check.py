@@ -90,19 +90,42 @@ async def check(profile: Profile, linter: Linter, now: datetime) -> tuple[Findin
 async def check_all(
     profiles: Mapping[str, Profile], store: Store, linter: Linter, now: datetime
 ) -> None:
-    """Check every profile that is new or has changed since it was last found good.
+    """Check every profile that is new or has changed since it was last found good, and keep its
+    name (``require_profile``).
 
     Errors: ``profile-findings``, naming the profile and the codes.
     """
     for profile in profiles.values():
-        if await store.get(COLLECTION, profile.fingerprint) is not None:
-            continue
-        findings = await check(profile, linter, now)
-        errors = [finding for finding in findings if finding.severity is Severity.ERROR]
-        if errors:
-            raise Rejected("profile-findings", f"profile {profile.name}: {explain(errors)}")
-        with suppress(Duplicate):
-            await store.insert(COLLECTION, profile.fingerprint, {"profile": profile.name})
+        if await store.get(COLLECTION, profile.fingerprint) is None:
+            findings = await check(profile, linter, now)
+            errors = [finding for finding in findings if finding.severity is Severity.ERROR]
+            if errors:
+                raise Rejected("profile-findings", f"profile {profile.name}: {explain(errors)}")
+            with suppress(Duplicate):
+                await store.insert(COLLECTION, profile.fingerprint, {"profile": profile.name})
+        # Profiles of several names may have one fingerprint.
+        if await store.get(COLLECTION, _by_name(profile.name)) is None:
+            with suppress(Duplicate):
+                await store.insert(COLLECTION, _by_name(profile.name), {"profile": profile.name})
+
+
+async def require_profile(name: str, profiles: Mapping[str, Profile], store: Store) -> None:
+    """Refuse the name of a profile that is not here and never was: certificates outlive theirs.
+    Errors: ``unknown-profile``."""
+    if name in profiles:
+        return
+    async for stored in store.scan(COLLECTION):
+        if stored.body["profile"] == name:
+            return
+    raise Rejected(
+        "unknown-profile",
+        f"there is no profile {name[:80]!r}, and none of that name was in use; there are: "
+        f"{', '.join(sorted(profiles))}",
+    )
+
+
+def _by_name(name: str) -> str:
+    return f"name/{name}"
 
 
 def _names(sample: Sample) -> tuple[RequestedExtension, ...]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from ipaddress import ip_address
+from string import ascii_lowercase, ascii_uppercase
 from typing import Final, TypeAlias
 
 from infra.errors import Rejected
@@ -23,6 +26,9 @@ _CHARSETS: Final = {
     0x1C: "utf-32-be",
     0x1E: "utf-16-be",
 }
+
+
+_SMALL: Final = str.maketrans(ascii_uppercase, ascii_lowercase)
 
 
 def _rdns(name: bytes) -> list[list[tuple[str, str, der.Tag]]]:
@@ -60,6 +66,36 @@ def check_subject(subject: bytes, rule: SubjectRule, requested: bytes) -> Found:
     if subject != requested:
         yield from _same_values(rule, held, requested)
     yield from _complete(rule, [oid for oid, _ in held])
+
+
+def check_repeated(subject: bytes, rule: SubjectRule, names: Iterable[tuple[str, str]]) -> Found:
+    """What of a subject must be an alternative name, too, and is none (CA/Browser Forum BR
+    §7.1.4.3). ``subject``: Name in DER; ``names``: kind and value, as ``pki.reference.plain``."""
+    if not rule.in_alternative_names:
+        return
+    held = {_comparable(kind, value) for kind, value in names}
+    for pairs in _rdns(subject):
+        for oid, text, _ in pairs:
+            if oid not in rule.in_alternative_names:
+                continue
+            forms = {_comparable("dns", text), ("other", text)}
+            with suppress(ValueError):
+                forms.add(_comparable("ip", text))
+            if forms.isdisjoint(held):
+                short = rule.attributes[oid].short
+                yield "subject-attribute", f"{short} is none of the alternative names"
+
+
+def _comparable(kind: str, value: str) -> tuple[str, str]:
+    match kind:
+        case "ip":
+            return kind, ip_address(value).compressed
+        case "dns":
+            # Of A to Z alone (RFC 4343 §3): str.lower makes an ASCII k of U+212A, too.
+            return kind, value.translate(_SMALL)
+        case "directoryName":
+            return kind, value
+    return "other", value
 
 
 def _attribute(rule: SubjectRule, oid: str, value: str, tag: der.Tag) -> Found:

@@ -9,6 +9,7 @@ import msgspec
 from aiohttp import web
 
 from cli.backup.ledger import backup_routes
+from cli.service import ending
 from cli.service.ceremony_api import STATUSES as CEREMONY_STATUSES
 from cli.service.ceremony_api import ceremony_routes
 from cli.service.health import HEALTH, LIVE, OK, STATUS, health, live, status
@@ -23,12 +24,13 @@ from infra.http.problems import Statuses
 from infra.store.port import Stored
 from ocsp.feed import NAME as FEED_NAME
 from ocsp.feed_wire import FEED_PATH
-from pki.api import BASE, MAX_BODY, MAX_PAGE, Api, moment, whole
+from pki.api import BASE, MAX_BODY, MAX_PAGE, Api, whole
 from pki.directory.http import directory_routes
 from pki.export import encode_pem
 from pki.issuer import Issuer
 from pki.mass_http import mass_routes
 from pki.names import parse_name
+from pki.views import moment
 
 if TYPE_CHECKING:
     from cli.service.parts import Instance
@@ -40,6 +42,7 @@ STATUSES: Final[Statuses] = {
     "not-authenticated": 401,
     "not-allowed": 403,
     "profile-reserved": 403,
+    "profile-not-for-ca": 403,
     "no-such-authority": 404,
     "no-such-certificate": 404,
     "no-such-crl": 404,
@@ -118,8 +121,7 @@ def routes(instance: Instance, metrics: Metrics) -> list[web.RouteDef]:
         body = decode(await read_body(request, _MAX_IMPORT), ImportBody)
         name = request.match_info["name"]
         made = await instance.crls.of(name).series.adopt(body.crl)
-        if name not in instance.hierarchy.authorities:
-            instance.hear_crl(name)
+        instance.hear_crl(name)
         return _json({"crl": _crl_view(made)}, status=201)
 
     async def crl_issuers(request: web.Request) -> web.Response:
@@ -139,7 +141,7 @@ def routes(instance: Instance, metrics: Metrics) -> list[web.RouteDef]:
     async def expose(request: web.Request) -> web.Response:
         ocsp = None if instance.ocsp is None else await instance.ocsp.measure()
         directories = await instance.directories.standings()
-        body = metrics.exposition(ocsp, directories)
+        body = metrics.exposition(ocsp, directories, ending.of_instance(instance))
         return web.Response(body=body, content_type="text/plain")
 
     return [

@@ -17,10 +17,11 @@ from infra.http.body import decode
 from infra.http.limits import read_body
 from infra.http.problems import Statuses
 from pki.algorithms import KeyType
-from pki.api import BASE, MAX_BODY, moment
+from pki.api import BASE, MAX_BODY
 from pki.ceremony.verify import Verdict, verify_transcript
 from pki.log.act import Act
 from pki.offline import import_certificate, request_certificate
+from pki.views import moment
 
 if TYPE_CHECKING:
     from cli.service.parts import Instance

@@ -29,12 +29,13 @@ from pki.ceremony.script import Certify, Receive
 from pki.ceremony.state import Authority, Input, State, known
 from pki.ceremony.text import say
 from pki.ceremony.transcript import read_octets, write_octets
-from pki.certificate import Order, assemble, draft, parse_certificate
+from pki.certificate import Order, assemble, draft, is_self_issued, parse_certificate
 from pki.export import encode_pem
 from pki.findings import explain
 from pki.issuer import Issuer
 from pki.names import parse_name, parse_rfc4514
 from pki.profile import Profile
+from pki.profile.issuers import refusal
 from pki.request import CertificateRequest, parse_request
 from pki.serial import RANDOM_OCTETS, new_serial
 from pki.throwaway import Throwaway
@@ -180,6 +181,11 @@ class CertifyAct:
         check_here(signing.key, desk)
         subject, public_key_info = _subject_and_key(step, state)
         profile = known(tools.profiles, step.profile, "profile")
+        if signing.issuer is not None:
+            root = is_self_issued(signing.issuer.certificate)
+            refused = refusal(profile, step.issuer, root=root)
+            if refused is not None:
+                raise refused
         key_type = key_type_of(public_key_info)
         request = CertificateRequest(b"", subject, public_key_info, key_type, ())
         now = tools.clock.now()

@@ -71,7 +71,8 @@ class AttributeRule:
     ``tag``: the string type that is written, ``tags``: those that are accepted; ``maximum_length``:
     characters; ``count``: how often it may occur; ``fixed``: its only value, which the profile adds
     by itself; ``pattern``: matches the whole value; ``national_schemes``: whether identifiers of
-    national schemes will do (EN 319 412-1 NAT-5.1.3-05).
+    national schemes will do (EN 319 412-1 NAT-5.1.3-05); ``in_alternative_names``: whether each
+    value is that of an alternative name, too (CA/Browser Forum BR §7.1.4.3).
     """
 
     type: str
@@ -86,6 +87,7 @@ class AttributeRule:
     pattern: re.Pattern[str] | None
     semantics: Semantics | None
     national_schemes: bool
+    in_alternative_names: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,7 @@ class SubjectRule:
     order: Mapping[str, int]
     required: tuple[str, ...]
     fixed: tuple[str, ...]
+    in_alternative_names: frozenset[str]
 
 
 Network: TypeAlias = IPv4Network | IPv6Network
@@ -295,7 +298,8 @@ class Profile:
     ``fingerprint``: SHA-256 over the canonical content, in hexadecimal; ``rulebook``: by which
     rules a lint judges what is issued; ``waived_findings``: codes of its findings that do not
     count; ``self_signed``: the issuer is the subject;
-    ``ignored_extensions``: requested extensions that are left out without a word; ``content``: as
+    ``ignored_extensions``: requested extensions that are left out without a word; ``cas``: names of
+    the CAs that issue under it, empty for those that ``pki.profile.issuers`` names; ``content``: as
     it stands in the file.
     """
 
@@ -304,6 +308,7 @@ class Profile:
     fingerprint: str
     rulebook: str
     waived_findings: frozenset[str]
+    cas: tuple[str, ...]
     self_signed: bool
     key_types: frozenset[KeyType]
     validity: Validity

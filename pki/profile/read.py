@@ -8,7 +8,6 @@ import tomllib
 from collections.abc import Mapping
 from datetime import timedelta
 from importlib.resources.abc import Traversable
-from ipaddress import ip_network
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -17,11 +16,11 @@ from infra.errors import Rejected
 from pki import oids
 from pki.algorithms import Family, KeyType
 from pki.general_name import GeneralNameKind, encode_subtree_base
+from pki.profile.alternative import COMPARED, NO_ALTERNATIVE_NAMES, read_alternative_names
+from pki.profile.issuers import read_issuers
 from pki.profile.model import (
     ISSUER_COUNTRY,
     AccessMethod,
-    AlternativeNameRule,
-    AlternativeNamesRule,
     AtIssuerEnd,
     BasicConstraints,
     Branch,
@@ -64,15 +63,6 @@ _CONSTRAINED: Final = (
     GeneralNameKind.uri,
     GeneralNameKind.ip,
 )
-_WITH_DOMAIN: Final = frozenset(
-    {
-        GeneralNameKind.dns,
-        GeneralNameKind.email,
-        GeneralNameKind.upn,
-        GeneralNameKind.smtp_utf8_mailbox,
-        GeneralNameKind.xmpp_address,
-    }
-)
 _TLS_FEATURES: Final = {"status_request": 5, "status_request_v2": 17}
 
 
@@ -112,12 +102,13 @@ def parse_profile(name: str, data: Mapping[str, Any], *, source: str | None = No
         fingerprint=_fingerprint(data, table),
         rulebook=_rulebook(table),
         waived_findings=frozenset(table.texts("waived_findings")),
+        cas=read_issuers(table),
         self_signed=table.flag("self_signed", False),
         key_types=frozenset(table.choices("key_types", KeyType)),
         validity=_validity(table.table("validity")),
         subject=read_subject(table.table("subject"), national_schemes=_national_schemes(data)),
-        alternative_names=table.optional("alternative_names", _alternative_names)
-        or AlternativeNamesRule(MappingProxyType({}), 0, frozenset()),
+        alternative_names=table.optional("alternative_names", read_alternative_names)
+        or NO_ALTERNATIVE_NAMES,
         key_usage=_key_usage(table.table("key_usage")),
         extended_key_usage=table.optional("extended_key_usage", _extended_key_usage),
         basic_constraints=table.optional("basic_constraints", _basic_constraints),
@@ -205,46 +196,6 @@ def _validity(table: Table) -> Validity:
     )
     table.done()
     return validity
-
-
-def _alternative_names(table: Table) -> AlternativeNamesRule:
-    ignore = frozenset(table.choices("ignore", GeneralNameKind))
-    minimum = table.count("minimum", 0, 256)
-    kinds = {}
-    for key in table.keys:
-        kind = next((kind for kind in GeneralNameKind if kind.value == key), None)
-        if kind is None:
-            table.refuse(key, f"is no kind of alternative name; use {', '.join(GeneralNameKind)}")
-        inner = table.table(key)
-        kinds[kind] = _alternative_name(kind, inner)
-        inner.done()
-    return AlternativeNamesRule(MappingProxyType(kinds), minimum, ignore)
-
-
-def _alternative_name(kind: GeneralNameKind, table: Table) -> AlternativeNameRule:
-    with_domain = kind in _WITH_DOMAIN
-    networks = []
-    for text in table.texts("networks") if kind is GeneralNameKind.ip else ():
-        try:
-            networks.append(ip_network(text))
-        except ValueError as error:
-            table.refuse("networks", f"{text!r} is no network: {error}")
-    rule = AlternativeNameRule(
-        kind=kind,
-        minimum=table.count("minimum", 0, 256),
-        maximum=table.count("maximum", 1, 256),
-        pattern=table.pattern("pattern"),
-        suffixes=tuple(s.lower().lstrip(".") for s in table.texts("suffixes"))
-        if with_domain
-        else (),
-        schemes=table.texts("schemes") if kind is GeneralNameKind.uri else (),
-        networks=tuple(networks),
-        wildcard=kind is GeneralNameKind.dns and table.flag("wildcard", False),
-        single_label=kind is GeneralNameKind.dns and table.flag("single_label", False),
-    )
-    if rule.minimum > rule.maximum:
-        table.refuse("minimum", "is larger than maximum")
-    return rule
 
 
 def _key_usage(table: Table) -> KeyUsage:
@@ -393,3 +344,14 @@ def _agree(profile: Profile, table: Table) -> None:
         table.refuse("subject", "a CA has a name: an attribute is required (RFC 5280 §4.1.2.6)")
     if profile.alternative_names.minimum and not profile.alternative_names.kinds:
         table.refuse("alternative_names.minimum", "needs a kind that is allowed")
+    for oid in profile.subject.in_alternative_names:
+        if not COMPARED & profile.alternative_names.kinds.keys():
+            short = profile.subject.attributes[oid].short
+            table.refuse(
+                f"subject.{short}.in_alternative_names",
+                f"needs one of {', '.join(sorted(COMPARED))} in alternative_names",
+            )
+    if profile.cas and profile.self_signed:
+        table.refuse("cas", "is for profiles that a CA issues: a root signs its own certificate")
+    if profile.cas and oids.OCSP_SIGNING in purposes:
+        table.refuse("cas", "is not for OCSP responders: each CA has one (RFC 6960 §4.2.2.2)")

@@ -61,6 +61,9 @@ def read_subject(table: Table, *, national_schemes: bool) -> SubjectRule:
         order=MappingProxyType({oid: place for place, oid in enumerate(attributes)}),
         required=tuple(oid for oid, rule in attributes.items() if rule.required),
         fixed=tuple(oid for oid, rule in attributes.items() if rule.fixed is not None),
+        in_alternative_names=frozenset(
+            oid for oid, rule in attributes.items() if rule.in_alternative_names
+        ),
     )
 
 
@@ -91,6 +94,7 @@ def _read_attribute(table: Table, short: str, national_schemes: bool) -> Attribu
         or (re.compile(r"[A-Z]{2}") if short == "C" else None),  # ISO 3166-1 alpha-2
         semantics=table.choice("semantics", Semantics) if "semantics" in table else None,
         national_schemes=national_schemes,
+        in_alternative_names=table.flag("in_alternative_names", False),
     )
     table.done()
     if rule.count == 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from pki.ledger import Ledger
 from pki.mass_query import KeptList, Listed, ListKind, Order, Query, Step, framed
 from pki.mass_revocation import USUAL_RATE, MassRevocation
 from pki.names import parse_rfc4514
+from pki.profile import parse_profile
+from pki.profile_check import check_all
 from pki.record import Record
 from pki.request import assemble_request, build_request_info
 from pki.status import RevocationReason, Revoked
@@ -247,3 +250,52 @@ async def test_a_rehearsal_says_how_large_the_crl_gets(instance: Instance) -> No
     # Headers of the lists grow by a few octets, too.
     assert 0 <= after.size - before.size - octets < 16
     assert await jobs.rate() == (USUAL_RATE, False)
+
+
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [
+        (Query(profile="citizen-authentification"), "unknown-profile"),
+        (Query(profile=""), "unknown-profile"),
+        (Query(profile="TYPO", ca="issuing"), "unknown-profile"),
+        (Query(issued_after=datetime(2999, 1, 1, tzinfo=UTC)), "bad-time"),
+        (
+            Query(
+                issued_after=datetime(2026, 1, 2, tzinfo=UTC),
+                issued_before=datetime(2026, 1, 1, tzinfo=UTC),
+            ),
+            "bad-time",
+        ),
+    ],
+)
+async def test_what_nothing_can_match_is_refused(
+    instance: Instance, query: Query, code: str
+) -> None:
+    jobs = instance.mass_revocation
+    with pytest.raises(Rejected) as rejected:
+        await jobs.begin(query, ORDER)
+    assert rejected.value.code == code
+    assert await jobs.unfinished() == []
+    for after in (0, 7):
+        with pytest.raises(Rejected) as rejected:
+            await jobs.rehearse(query, ORDER, after)
+        assert rejected.value.code == code
+
+
+async def test_a_profile_that_was_removed_still_has_its_certificates(instance: Instance) -> None:
+    made = await issue(instance, 2)
+    left = {name: one for name, one in instance.profiles.items() if name != PROFILE}
+    jobs = MassRevocation(instance.store, instance.ledger, left)
+    assert (await to_the_end(jobs, Query(profile=PROFILE))).revoked == len(made)
+    with pytest.raises(Rejected, match="unknown-profile"):
+        await jobs.begin(Query(profile="never-there"), ORDER)
+
+
+async def test_a_copy_of_a_profile_was_in_use_under_its_own_name(instance: Instance) -> None:
+    content = dict(instance.profiles[PROFILE].content)
+    copies = {"copy": parse_profile("copy", content)}
+    await check_all(copies, instance.store, instance.linter, instance.ledger.now())
+    jobs = MassRevocation(instance.store, instance.ledger, instance.profiles)
+    assert (await to_the_end(jobs, Query(profile="copy"))).revoked == 0
+    with pytest.raises(Rejected, match="unknown-profile"):
+        await jobs.begin(Query(profile="name/copy"), ORDER)

@@ -112,7 +112,7 @@ async def test_a_finding_of_pkilint_stops_issuance(instance: Instance) -> None:
     before = await instance.ledger.sequence()
     with pytest.raises(Rejected) as refused:
         await authority.issue(
-            Application("wild", request("CN=w.example.org", "dns:*.example.org"), "test")
+            Application("wild", request("CN=*.example.org", "dns:*.example.org"), "test")
         )
     assert refused.value.code == "lint-findings"
     assert "pkix." in refused.value.detail

@@ -7,6 +7,7 @@ import time
 import tomllib
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -20,7 +21,7 @@ from pki import oids
 from pki.certificate import Order, build, parse_certificate, parse_tbs
 from pki.conformance import check
 from pki.general_name import parse_general_name, parse_general_names
-from pki.names import encode_rdns, parse_name, parse_rfc4514
+from pki.names import Attribute, encode_name, encode_rdns, parse_name, parse_rfc4514
 from pki.profile import load_profiles, parse_profile
 from pki.request import RequestedExtension
 from pki.serial import parse_serial
@@ -34,6 +35,7 @@ from tests.unit.certificate_fixtures import (
     certificate,
     issuer_of,
     request,
+    san,
 )
 
 SECONDS = float(os.environ.get("DIGITALID_FUZZ_SECONDS", "0"))
@@ -43,7 +45,8 @@ values = st.recursive(
     | st.sampled_from(["5y", "1.2.3", "dns", "p-256", "keyCertSign", "ocsp", "AQ", "(", "https://a"]),
     lambda inner: st.lists(inner, max_size=3)
     | st.dictionaries(
-        st.sampled_from(["C", "CN", "dns", "oid", "ca", "usages", "minimum", "url", "x"]),
+        st.sampled_from(["C", "CN", "dns", "oid", "ca", "usages", "minimum", "url", "x",
+                         "in_alternative_names"]),
         inner,
         max_size=3,
     ),
@@ -54,7 +57,7 @@ values = st.recursive(
 @given(st.sampled_from(sorted(DATA)), st.data())
 def test_a_profile_with_any_key_set_to_anything(name: str, data: st.DataObject) -> None:
     changed: dict[str, Any] = dict(DATA[name])
-    key = data.draw(st.sampled_from(sorted(changed)) | st.text(max_size=5))
+    key = data.draw(st.sampled_from(sorted({*changed, "cas"})) | st.text(max_size=5))
     if isinstance(changed.get(key), dict) and data.draw(st.booleans()):
         inner = data.draw(st.sampled_from(sorted(changed[key])) | st.text(max_size=5))
         changed[key] = changed[key] | {inner: data.draw(values)}
@@ -98,6 +101,43 @@ def test_any_text_as_a_name(content: str) -> None:
         with suppress(Rejected):
             name_ = parse_general_name(kind + content)
             assert parse_general_name(str(name_)) == name_
+
+
+CALLED = (
+    "www.example.org",
+    "WWW.Example.org",
+    "192.0.2.1",
+    "2001:db8::1",
+    "2001:DB8:0::1",
+    "*.a.b",
+)
+LETTERS = "wW.eE*:0129aAbBdD-%\u212a\u0131\u017f"
+
+
+@given(
+    st.sampled_from(CALLED)
+    | st.text(LETTERS, min_size=1, max_size=20)
+    | st.text(min_size=1, max_size=9),
+    st.lists(st.sampled_from(CALLED[:5]), min_size=1, max_size=3),
+)
+def test_any_common_name_of_a_server(common_name: str, called: list[str]) -> None:
+    """Whoever builds it and whoever checks it decide each for themselves, and alike."""
+    names = [f"{'dns' if 'w' in one.lower() else 'ip'}:{one}" for one in called]
+    by = replace(
+        request("", san(*names)),
+        subject=encode_name([Attribute(oids.COMMON_NAME, common_name)]).der,
+    )
+    try:
+        tbs = build_one("tls-server", by=by)
+    except Rejected as rejected:
+        if rejected.code != "subject-attribute-not-in-san":
+            return
+        lax = dict(DATA["tls-server"]) | {"subject": {"CN": {}}}
+        tbs = build_one("x", profile=parse_profile("x", lax), by=by)
+        assert [finding.code for finding in _check("tls-server", tbs, by)] == ["subject-attribute"]
+    else:
+        assert not _check("tls-server", tbs, by)
+        assert common_name.lower() in {one.lower() for one in called} or ":" in common_name
 
 
 @given(st.binary(max_size=80), st.sampled_from([*oids.EXTENSION_NAMES, "1.2.3"]))

@@ -14,15 +14,19 @@ from typing import Any
 import pytest
 
 from infra.errors import Rejected
+from pki.algorithms import KeyType, usual_algorithm
 from pki.ceremony import seal as seals
 from pki.ceremony.archive import left_by, past
-from pki.ceremony.desk import Paused
+from pki.ceremony.desk import Paused, Shown
 from pki.ceremony.people_acts import InspectAct
 from pki.ceremony.script import Inspect
 from pki.ceremony.seal import new_identity, recipient_of
 from pki.ceremony.state import State
 from pki.ceremony.verify import verify_transcript
-from tests.unit.ceremony_fixtures import hold, on_files, shipped, transcript
+from pki.names import parse_rfc4514
+from pki.request import assemble_request, build_request_info
+from pki.throwaway import Throwaway
+from tests.unit.ceremony_fixtures import ScriptedRoom, hold, on_files, shipped, transcript
 
 ROOT = on_files(shipped("root-creation"))
 CRL = on_files(shipped("root-crl"))
@@ -175,6 +179,38 @@ def test_a_ceremony_that_went_missing_is_noticed(made: Path, tmp_path: Path) -> 
     with pytest.raises(Rejected) as caught:
         past(home)
     assert caught.value.code == "ceremony-missing"
+
+
+def test_a_root_certifies_no_officer(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(made, home)
+    key = Throwaway.of(KeyType.P_256, usual_algorithm(KeyType.P_256))
+    subject = parse_rfc4514("CN=Bob Officer,O=Registry,C=AQ").der
+    info = build_request_info(subject, key.public_key_info, ())
+    incoming = {name: tmp_path / name for name in ("root-ocsp", "log")}
+    for name, medium in incoming.items():
+        medium.mkdir()
+        request = assemble_request(info, key.algorithm, key.sign(info))
+        (medium / f"{name}.csr").write_bytes(request)
+    script = on_files(shipped("service-certificates", **{"ocsp-responder": "officer"}))
+    shown: list[str] = []
+
+    def show(room: ScriptedRoom, items: Shown) -> None:
+        shown.extend(" ".join(item) for item in items)
+        room.shown += shown[-len(items) :]
+
+    monkeypatch.setattr(ScriptedRoom, "show", show)
+    with pytest.raises(Paused):
+        hold(home, "officer", script, incoming=incoming, override=[("^Type again", "pause")])
+    assert "profile-not-for-ca: CA root is a root" in shown[-1]
+    assert not list((home / "ceremonies" / "officer").rglob("*.cer"))
+    # What speaks for the CA is certified, from media of the same form.
+    again = tmp_path / "again"
+    shutil.copytree(made, again)
+    told, _ = hold(again, "services", on_files(shipped("service-certificates")), incoming=incoming)
+    assert told.finished
 
 
 def test_one_ceremony_is_closed_before_the_next_begins(tmp_path: Path) -> None:

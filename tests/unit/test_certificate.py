@@ -230,6 +230,8 @@ def asking(oid: str, value: bytes) -> CertificateRequest:
         ("enterprise-seal", request("C=AQ,CN=A,O=B,organizationIdentifier=1"),
          "bad-semantics-identifier"),
         ("tls-server", request("CN=www.example.org"), "san-missing"),
+        ("tls-server", request("CN=www.example.com", san("dns:www.example.org")),
+         "subject-attribute-not-in-san"),
         ("tls-server", request(""), "san-missing"),
         ("citizen-authentication", request("C=AQ,CN=A", san("dns:a.example")), "san-not-allowed"),
         ("citizen-authentication", asking(oids.SUBJECT_ALT_NAME, b"\x30\x00"), "bad-general-name"),

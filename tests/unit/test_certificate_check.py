@@ -227,6 +227,20 @@ def test_the_check_finds_a_request_that_the_profile_does_not_allow() -> None:
         checked("tls-server", build_one("tls-server"), profile=picky).count("alternative-names")
         == 2
     )
+    for subject, names, found in NAMED:
+        by = request(subject, san(*names))
+        tbs = build_one("x", profile=modified("tls-server", subject={"CN": {}}), by=by)
+        assert checked("tls-server", tbs, by=by) == found, subject
+    bare = modified("tls-server", subject={"CN": {}}, alternative_names={"dns": {}})
+    strict = modified(
+        "tls-server",
+        subject={"CN": {"in_alternative_names": True}},
+        alternative_names={"dns": {}},
+    )
+    by = request("CN=a.example.org")
+    assert checked("x", build_one("x", profile=bare, by=by), profile=strict, by=by) == [
+        "subject-attribute"
+    ]
     fixed = modified(
         "citizen-authentication", subject={"C": {"fixed": "UT"}, "CN": {"minimum_length": 64}}
     )
@@ -248,6 +262,16 @@ def test_the_check_finds_a_request_that_the_profile_does_not_allow() -> None:
         checked("citizen-authentication", build_one("citizen-authentication"), profile=groups)
         == ["subject-attribute"] * 3
     )
+
+
+NAMED: tuple[tuple[str, tuple[str, ...], list[str]], ...] = (
+    ("CN=WWW.Example.org", ("dns:b.example.org", "dns:www.example.ORG"), []),
+    ("CN=2001:DB8:0::1", ("ip:2001:db8::1",), []),
+    ("CN=192.0.2.1", ("dns:a.example.org", "ip:192.0.2.1"), []),
+    ("CN=192.0.2.2", ("dns:a.example.org", "ip:192.0.2.1"), ["subject-attribute"]),
+    ("CN=www.example.com", ("dns:www.example.org",), ["subject-attribute"]),
+    ("CN=\u212a.example.org", ("dns:k.example.org",), ["subject-attribute"]),
+)
 
 
 def test_the_check_holds_an_order_to_its_bounds() -> None:

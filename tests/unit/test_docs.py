@@ -172,7 +172,7 @@ def test_a_wrong_command_would_be_found(line: str) -> None:
 def profile_keys() -> set[str]:
     """Every key that the reader of profiles asks for, found in its source."""
     keys: set[str] = set()
-    for name in ("read", "subject"):
+    for name in ("read", "subject", "alternative", "issuers"):
         tree = ast.parse((ROOT / "pki" / "profile" / f"{name}.py").read_text())
         for node in ast.walk(tree):
             if (

@@ -100,6 +100,33 @@ MISTAKES: list[tuple[dict[str, Any], str, str]] = [
     ({"key_types": "p-256"}, "key_types", "list"),
     ({"key_types": ["p-256", "p-256"]}, "key_types", "twice"),
     ({"rulebook": "cabf"}, "rulebook", "pkix"),
+    ({"cas": []}, "cas", "at least one CA"),
+    ({"cas": "issuing"}, "cas", "list"),
+    ({"cas": [7]}, "cas", "list"),
+    ({"cas": ["issuing", "issuing"]}, "cas", "twice"),
+    ({"cas": ["CN=Issuing CA"]}, "cas", "'CN=Issuing CA' is no name of a CA"),
+    ({"cas": ["issuing "]}, "cas", "no name of a CA"),
+    (
+        {"cas": ["root"], "self_signed": True, "key_usage__usages": ["keyCertSign"],
+         "basic_constraints": {"ca": True}},
+        "cas", "signs its own",
+    ),
+    (
+        {"cas": ["issuing"], "extended_key_usage": {"purposes": ["OCSPSigning"]}},
+        "cas", "each CA has one",
+    ),
+    (
+        {"subject__CN": {"in_alternative_names": 1}},
+        "subject.CN.in_alternative_names", "true or false",
+    ),
+    (
+        {"subject__CN": {"in_alternative_names": True}},
+        "subject.CN.in_alternative_names", "needs one of dns",
+    ),
+    (
+        {"subject__CN": {"in_alternative_names": True}, "alternative_names__directoryName": {}},
+        "subject.CN.in_alternative_names", "needs one of dns",
+    ),
     ({"validity": None}, "validity", "missing"),
     ({"validity": 5}, "validity", "table"),
     ({"validity__lifetime": "5 years"}, "validity.lifetime", "5y"),

@@ -17,6 +17,7 @@ from pki.profile import (
     Order,
     apply_alternative_names,
     apply_subject,
+    check_in_alternative_names,
     decide_validity,
     parse_profile,
 )
@@ -24,6 +25,63 @@ from pki.profile.model import AlternativeNamesRule, Lifetime, SubjectRule
 from pki.subject_check import check_subject
 from tests.unit.certificate_fixtures import ISSUING, NOW, PROFILES
 from tests.unit.test_profile import PLAIN, changed
+
+# ── Both ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("subject", "names"),
+    [
+        ("CN=www.example.org", ["dns:a.example.org", "dns:www.example.org"]),
+        ("CN=WWW.Example.ORG", ["dns:www.example.org"]),
+        ("CN=www.example.org", ["dns:WWW.EXAMPLE.ORG"]),
+        ("CN=*.example.org", ["dns:*.example.org"]),
+        ("CN=192.0.2.1", ["dns:www.example.org", "ip:192.0.2.1"]),
+        ("CN=2001:0DB8:0:0:0:0:0:1", ["ip:2001:db8::1"]),
+        ("CN=alice@example.org", ["email:alice@example.org"]),
+        ("C=AQ", ["dns:www.example.org"]),
+        ("C=AQ", []),
+    ],
+)
+def test_a_common_name_that_is_an_alternative_name_passes(subject: str, names: list[str]) -> None:
+    said(subject, names)
+
+
+@pytest.mark.parametrize(
+    ("subject", "names"),
+    [
+        ("CN=www.example.org", []),
+        ("CN=www.example.com", ["dns:www.example.org"]),
+        ("CN=example.org", ["dns:www.example.org"]),
+        ("CN=www.example.org.", ["dns:www.example.org"]),
+        ("CN=www.example.org", ["dns:*.example.org"]),
+        ("CN=Registry of Antarctica", ["dns:www.example.org"]),
+        ("CN=\u212aing.example.org", ["dns:king.example.org"]),  # KELVIN SIGN, whose small is k
+        ("CN=bücher.example", ["dns:xn--bcher-kva.example"]),  # BR 7.1.4.3: as the name has it
+        ("CN=192.0.2.1", ["ip:192.0.2.2"]),
+        ("CN=::ffff:192.0.2.1", ["ip:192.0.2.1"]),
+        ("CN=fe80::1%25eth0", ["ip:fe80::1"]),
+        ("CN=192.0.2.01", ["ip:192.0.2.1"]),
+        ("CN=3221225985", ["ip:192.0.2.1"]),
+        ("CN=Alice@example.org", ["email:alice@example.org"]),
+        ("CN=CN\\=a", ["directoryName:CN=a"]),
+        ("CN=www.example.org,CN=other.example.org", ["dns:www.example.org"]),
+    ],
+)
+def test_one_that_is_none_is_refused(subject: str, names: list[str]) -> None:
+    with pytest.raises(Rejected) as refused:
+        said(subject, names)
+    assert refused.value.code == "subject-attribute-not-in-san"
+    assert "leave CN out" in refused.value.detail
+
+
+def said(subject: str, names: list[str]) -> None:
+    rule = parse_profile(
+        "x",
+        changed(subject__CN={"in_alternative_names": True, "count": 2}, alternative_names__dns={}),
+    ).subject
+    check_in_alternative_names(rule, parse_rfc4514(subject), map(parse_general_name, names))
+
 
 # ── The subject ──────────────────────────────────────────────────────────────────────────────────
 

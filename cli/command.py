@@ -70,15 +70,15 @@ class Session:
 
     def _warn_of_flags(self) -> None:
         if self.flags:
-            sys.stderr.write(
+            output.say_aside(
                 f"warning: the instance that runs keeps its own settings: {', '.join(self.flags)} "
-                "of this command line do not reach it\n"
+                "of this command line do not reach it"
             )
 
     def note(self, text: str) -> None:
         """Say on standard error what happens, with ``-v``."""
         if self.verbose:
-            sys.stderr.write(f"{output.clean(text)}\n")
+            output.say_aside(text)
 
 
 def json_option() -> click.Option:
@@ -162,9 +162,14 @@ class Root(click.Group):
         session = Session(as_json=as_json)
         code: object
         try:
-            code = super().main(
-                arguments, prog_name or "digitalid", complete_var, False, obj=session, **extra
-            )
+            try:
+                code = super().main(
+                    arguments, prog_name or "digitalid", complete_var, False, obj=session, **extra
+                )
+            except OSError as error:
+                if _is_of_click(error):
+                    raise output.unwritten(error, sys.stdout) from error
+                raise
         except click.ClickException as error:
             code = _usage(error, as_json)
         except click.Abort:
@@ -177,16 +182,28 @@ class Root(click.Group):
             code = output.exit_code(failure)
         except Exception as error:
             code = _incident(error, session.home, as_json)
+        with output.aside():
+            sys.stderr.flush()
         sys.exit(code if isinstance(code, int) else output.DONE)
 
 
+def _is_of_click(error: OSError) -> bool:
+    """Whether it was met in writing ``--help`` and the like, which click does by itself."""
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    return at is not None and at.tb_frame.f_code is click.echo.__code__
+
+
 def _usage(error: click.ClickException, as_json: bool) -> int:
+    with output.aside():
+        if isinstance(error, click.exceptions.NoArgsIsHelpError):
+            error.show()
+        elif not as_json and isinstance(error, click.UsageError) and error.ctx is not None:
+            click.echo(error.ctx.get_usage(), err=True)
+            click.echo(f"Try '{error.ctx.command_path} --help'.\n", err=True)
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
-        error.show()
         return output.USAGE
-    if not as_json and isinstance(error, click.UsageError) and error.ctx is not None:
-        click.echo(error.ctx.get_usage(), err=True)
-        click.echo(f"Try '{error.ctx.command_path} --help'.\n", err=True)
     # What is missing or was meant comes as a list, a line each.
     message = " ".join(error.format_message().split())
     if isinstance(error, click.NoSuchOption) and error.ctx is not None:

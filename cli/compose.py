@@ -25,6 +25,7 @@ from cli.service import api
 from cli.service.crls import COLLECTIONS as CRL_COLLECTIONS
 from cli.service.crls import Crls
 from cli.service.directories import COLLECTIONS as DIRECTORY_COLLECTIONS
+from cli.service.ending import tls_in_use
 from cli.service.from_settings import (
     all_profiles,
     blocked_keys,
@@ -184,6 +185,7 @@ async def running(
         )
         await _open(instance, create=create, stack=stack, serving=serving)
         if serving:
+            instance.tls = tls_in_use(settings)
             instance.slapd = await stack.enter_async_context(private_slapd(settings))
             await _follow(instance, stack)
         stack.push_async_callback(instance.directories.stop)
@@ -253,7 +255,9 @@ async def _open(
     await hierarchy.open()
     asked = [stored.id async for stored in instance.store.scan(REQUESTED)]
     hierarchy.awaited = [n for n in asked if n not in hierarchy.authorities and n != LOG_KEY]
-    await instance.revoked_authorities.learn(ledger)  # before they sign what was interrupted
+    # Before they sign what was interrupted.
+    await instance.revoked_authorities.learn(ledger)
+    await instance.hear_kept_crls()
     for authority in hierarchy.authorities.values():
         for record in await authority.recover():
             if record.stored.body.get("void") == ALTERED:
@@ -289,7 +293,6 @@ async def _open(
         if above is not None:
             instance.crl_issuers[name] = above
             await stack.enter_async_context(instance.crls.of_offline(above))
-            instance.hear_crl(name)
     ledger.subscribe(instance.revoked_authorities.changed)
     ledger.subscribe(instance.crls.changed)
     if serving or create:
@@ -302,17 +305,17 @@ async def _follow(instance: Instance, stack: AsyncExitStack) -> None:
     path = instance.settings.home / TABLE
     path.parent.mkdir(mode=0o700, exist_ok=True)
     table = TableWriter.open(path)
-    if await FromLedger(ledger, table).is_ahead():
-        _log.warning("the status table is begun anew: this ledger is a copy from before")
+    if await FromLedger(ledger, instance.log, table).is_other():
+        _log.warning("the status table is begun anew: this ledger is another copy, or from before")
         table.close()
         table = TableWriter.open(path, anew=True)
     stack.callback(table.close)
     for name in hierarchy.authorities:
         table.issuer(name, complete=True, live=True)
-    instance.statuses = FromLedger(ledger, table)
+    instance.statuses = FromLedger(ledger, instance.log, table)
     await instance.statuses.start()
     instance.feed_signer = await hierarchy.feed_key()
-    instance.feed = StatusFeed(ledger, instance.issuers, instance.feed_signer)
+    instance.feed = StatusFeed(ledger, instance.log, instance.issuers, instance.feed_signer)
     feed = instance.feed
     # What is issued is found within a tenth of a second; a change of status goes out at once.
     ledger.subscribe(lambda record: feed.wake())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any, Final
 
@@ -98,9 +99,27 @@ def digitalid(
 
 def main() -> None:
     """Entry point of the installed command."""
+    _open_streams()
     keep_to_ourselves()
     os.umask(os.umask(0o022) | 0o022)  # what is made here is not for others to write in
     digitalid.main(prog_name="digitalid")
+
+
+def _open_streams() -> None:
+    """What is closed of standard input, output and error is opened, lest a file that is opened
+    later take its place: output takes nothing then, and says so."""
+    for number, flags in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest number that is free; our own processes need it, too.
+            os.set_inheritable(os.open(os.devnull, flags), True)
+            if number == 0:
+                sys.stdin = os.fdopen(number, closefd=False)
+            elif number == 1:
+                sys.stdout = os.fdopen(number, "w", closefd=False)
+            elif number == 2:
+                sys.stderr = os.fdopen(number, "w", closefd=False)
 
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ async def query(
         fresh = os.urandom(NONCE_OCTETS) if nonce else None
         request = request_for(asked, above, hash_name, fresh)
         content = await fetch.ocsp(responder, request)
-        said = check(content, request, above, fresh, datetime.now(UTC))
+        said = await check(content, request, asked, above, fresh, datetime.now(UTC))
     return _answer(asked, responder, said)
 
 

@@ -6,14 +6,22 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from asn1crypto import ocsp as asn1
+from asn1crypto import x509 as asn1_x509
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from cryptography.x509 import ocsp
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import load_der_x509_certificate, ocsp
 
 from infra.errors import Failure, Rejected, Unavailable
-from pki.algorithms import algorithm_of, verify
+from pki.algorithms import algorithm_of
+from pki.ocsp_evidence import answers_in
+from pki.path_processing import process
+from pki.validation_input import (
+    MAXIMUM_OCSP_RESPONSE_SIZE,
+    load_certificate,
+    load_ocsp_response,
+)
 
 HASHES: Final[dict[str, hashes.HashAlgorithm]] = {
     "sha1": hashes.SHA1(),  # noqa: S303 - names a certificate (RFC 6960 §4.1.1), protects nothing
@@ -21,6 +29,8 @@ HASHES: Final[dict[str, hashes.HashAlgorithm]] = {
 }
 SKEW: Final = timedelta(minutes=5)
 MAX_SINGLE_RESPONSES: Final = 1000
+_GRAVITY: Final = {"good": 0, "unknown": 1, "revoked": 2}
+"""Of what a response says more than once of the same certificate, the gravest counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,27 +64,36 @@ def request_for(
     return builder.build().public_bytes(Encoding.DER)
 
 
-def check(
-    content: bytes, request: bytes, issuer: x509.Certificate, nonce: bytes | None, now: datetime
+async def check(
+    content: bytes,
+    request: bytes,
+    certificate: x509.Certificate,
+    issuer: x509.Certificate,
+    nonce: bytes | None,
+    now: datetime,
 ) -> Said:
-    """What ``content`` answers to ``request``, after the checks of RFC 6960 §3.2.
+    """What ``content`` answers to ``request``, which is about ``certificate``, after the checks of
+    RFC 6960 §3.2; whether the responder's own certificate was revoked is not asked.
 
-    Errors: ``Rejected`` with ``bad-ocsp-answer`` (a check fails; the detail says which) and
-    ``ocsp-refused``; ``Unavailable("ocsp-try-later")``.
+    Errors: ``Rejected`` with ``bad-ocsp-answer`` (a check fails; the detail says which),
+    ``ocsp-refused`` and ``bad-certificate``; ``Unavailable("ocsp-try-later")``.
     """
+    asked, above = (
+        load_certificate(one.public_bytes(Encoding.DER)) for one in (certificate, issuer)
+    )
     try:
-        return _check(content, request, issuer, nonce, now)
+        response = _successful(content)
+        hash_name = _hash(asn1.OCSPRequest.load(request, strict=True)["tbs_request"])
+        return await _check(response, hash_name, asked, above, nonce, now)
     except Failure:
         raise
     except Exception as error:  # asn1crypto decodes lazily and raises many kinds
         raise _bad("it is not an OCSP response in DER") from error
 
 
-def _check(
-    content: bytes, request: bytes, issuer: x509.Certificate, nonce: bytes | None, now: datetime
-) -> Said:
-    from asn1crypto import ocsp as asn1
-
+def _successful(content: bytes) -> asn1.OCSPResponse:
+    if len(content) > MAXIMUM_OCSP_RESPONSE_SIZE:
+        raise _bad("it is too large")
     response = asn1.OCSPResponse.load(content, strict=True)
     status = response["response_status"].native
     if status == "try_later":
@@ -83,92 +102,84 @@ def _check(
         raise Rejected("ocsp-refused", f"the responder refuses: {status.replace('_', ' ')}")
     if response["response_bytes"]["response_type"].native != "basic_ocsp_response":
         raise _bad("it is not a basic response")
-    basic = response["response_bytes"]["response"].parsed
-    data = basic["tbs_response_data"]
-    single = _about(data, asn1.OCSPRequest.load(request, strict=True))
-    signer, delegated = _signer(basic, data, issuer, now)
-    algorithm = algorithm_of(basic["signature_algorithm"].dump())
+    if len(response.response_data["responses"]) > MAX_SINGLE_RESPONSES:
+        raise _bad("it holds too many answers")
     try:
-        verify(algorithm, _key(signer), basic["signature"].native, data.dump())
-    except Rejected as error:
-        raise _bad("its signature does not verify") from error
-    this_update = single["this_update"].native
-    next_update = single["next_update"].native
-    if this_update > now + SKEW:
-        raise _bad(f"it is from the future: {this_update:%Y-%m-%dT%H:%M:%SZ}")
-    if next_update is not None and next_update < now - SKEW:
-        raise _bad(f"it was for use until {next_update:%Y-%m-%dT%H:%M:%SZ}")
+        return load_ocsp_response(content)
+    except Rejected as rejected:
+        raise _bad(rejected.detail) from rejected
+
+
+async def _check(
+    response: asn1.OCSPResponse,
+    hash_name: str,
+    asked: asn1_x509.Certificate,
+    above: asn1_x509.Certificate,
+    nonce: bytes | None,
+    now: datetime,
+) -> Said:
+    found = answers_in(asked, above, response)
+    if isinstance(found, str):
+        raise _bad(found)
+    answers = [one for one in found if _hash_of(one.single["cert_id"]) == hash_name]
+    if not answers:
+        raise _bad("it is about another certificate")
+    responder = answers[0].responder
+    if responder is not None:
+        await _require_delegate(responder, above, now)
+    for one in answers:
+        _require_now(one.single, now)
+    single = max(answers, key=lambda one: _GRAVITY[one.single["cert_status"].name]).single
+    data = response.response_data
     kind, revoked = single["cert_status"].name, None
     if kind == "revoked":
         revoked = single["cert_status"].chosen
     reason = None if revoked is None else revoked["revocation_reason"].native
+    signer = load_der_x509_certificate((responder or above).dump())
     return Said(
         status=kind,
         revoked_at=None if revoked is None else revoked["revocation_time"].native,
         reason=None if revoked is None else _camel(reason or "unspecified"),
-        this_update=this_update,
-        next_update=next_update,
+        this_update=single["this_update"].native,
+        next_update=single["next_update"].native,
         produced_at=data["produced_at"].native,
         responder=signer.subject.rfc4514_string(),
-        delegated=delegated,
-        signature_algorithm=algorithm.name,
+        delegated=responder is not None,
+        signature_algorithm=algorithm_of(
+            response.basic_ocsp_response["signature_algorithm"].dump()
+        ).name,
         nonce=_nonce(data, nonce),
     )
 
 
-def _about(data: Any, request: Any) -> Any:
-    """The single response whose CertID is the one asked for (§3.2 item 1)."""
-    asked = request["tbs_request"]["request_list"][0]["req_cert"]
-    if len(data["responses"]) > MAX_SINGLE_RESPONSES:
-        raise _bad("it holds too many answers")
-    for single in data["responses"]:
-        given = single["cert_id"]
-        # By value: parameters of the hash may be NULL or absent and mean the same.
-        same = all(
-            given[part].native == asked[part].native
-            for part in ("issuer_name_hash", "issuer_key_hash", "serial_number")
-        )
-        if same and (
-            given["hash_algorithm"]["algorithm"].dotted
-            == asked["hash_algorithm"]["algorithm"].dotted
-        ):
-            return single
-    raise _bad("it is about another certificate")
+def _require_now(single: asn1.SingleResponse, now: datetime) -> None:
+    this_update, next_update = single["this_update"].native, single["next_update"].native
+    if this_update > now + SKEW:
+        raise _bad(f"it is from the future: {this_update:%Y-%m-%dT%H:%M:%SZ}")
+    if next_update is not None and next_update < now - SKEW:
+        raise _bad(f"it was for use until {next_update:%Y-%m-%dT%H:%M:%SZ}")
 
 
-def _signer(
-    basic: Any, data: Any, issuer: x509.Certificate, now: datetime
-) -> tuple[x509.Certificate, bool]:
-    """Who signed: the CA itself, or a responder that the CA has delegated to (§4.2.2.2)."""
-    name = data["responder_id"]
-    if _is_named(name, issuer):
-        return issuer, False
-    for each in list(basic["certs"] or [])[:10]:
-        candidate = x509.load_der_x509_certificate(each.dump())
-        if not _is_named(name, candidate):
-            continue
-        try:
-            candidate.verify_directly_issued_by(issuer)
-        except Exception as error:  # a bad signature, another issuer, an unknown algorithm
-            raise _bad(
-                "its responder's certificate is not by the CA that is asked about"
-            ) from error
-        usages = candidate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-        if ExtendedKeyUsageOID.OCSP_SIGNING not in usages:
-            raise _bad("its responder's certificate is not for OCSP signing")
-        if not candidate.not_valid_before_utc <= now + SKEW:
-            raise _bad("its responder's certificate is not valid yet")
-        if candidate.not_valid_after_utc < now - SKEW:
-            raise _bad("its responder's certificate has expired")
-        return candidate, True
-    raise _bad("nobody it names as its signer is the CA or in its certificates")
+async def _require_delegate(
+    responder: asn1_x509.Certificate, above: asn1_x509.Certificate, now: datetime
+) -> None:
+    """The certificate of the responder is one by the CA, holds now, and has no critical extension
+    that is not known (RFC 5280 §4.2, §6.1)."""
+    begins, ends = responder.not_valid_before, responder.not_valid_after
+    nearest = min(max(now, begins), ends)
+    moment = nearest if abs(nearest - now) <= SKEW else now
+    failure = await process((responder, above), moment)
+    if failure is not None:
+        raise _bad(f"its responder's certificate does not hold: {'; '.join(failure.lines)}")
 
 
-def _is_named(name: Any, candidate: x509.Certificate) -> bool:
-    if name.name == "by_name":
-        return bool(name.chosen.untag().dump() == candidate.subject.public_bytes())
-    digest = x509.SubjectKeyIdentifier.from_public_key(candidate.public_key()).digest
-    return bool(name.chosen.native == digest)
+def _hash(tbs_request: Any) -> str:
+    return _hash_of(tbs_request["request_list"][0]["req_cert"])
+
+
+def _hash_of(cert_id: Any) -> str:
+    # By value: its parameters may be NULL or absent and mean the same.
+    return str(cert_id["hash_algorithm"]["algorithm"].dotted)
 
 
 def _nonce(data: Any, nonce: bytes | None) -> str:
@@ -181,10 +192,6 @@ def _nonce(data: Any, nonce: bytes | None) -> str:
                 raise _bad("it repeats another nonce than the one that was sent")
             return "echoed"
     return "absent"
-
-
-def _key(certificate: x509.Certificate) -> bytes:
-    return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def _camel(name: str) -> str:

@@ -18,8 +18,8 @@ import os
 import shutil
 import sys
 import unicodedata
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Final, TextIO, TypeAlias
@@ -138,7 +138,7 @@ def show_error(code: str, detail: str, *, as_json: bool, retry_after: float | No
             unwritten(failure, sys.stdout)
         else:
             return
-    with suppress(OSError):
+    with aside():
         if coloured(sys.stderr):
             from rich.text import Text
 
@@ -146,7 +146,6 @@ def show_error(code: str, detail: str, *, as_json: bool, retry_after: float | No
             _console(sys.stderr).print(line, soft_wrap=True)
         else:
             sys.stderr.write(f"error: {clean(code)}: {clean(detail)}\n")
-        sys.stderr.flush()
 
 
 def counted(number: int, one: str, many: str) -> str:
@@ -166,14 +165,34 @@ class Unwritten(Rejected):
 
 def unwritten(error: OSError, stream: TextIO) -> Unwritten:
     """What to say when the stream does not take what is written; nothing more goes there."""
-    with suppress(OSError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())  # what is left to write, at exit
-        os.close(nowhere)
+    _silence(stream)
     return Unwritten(
         "cannot-write",
         f"standard output: {error.strerror}; what was asked may be done: look before you repeat it",
     )
+
+
+@contextmanager
+def aside() -> Iterator[None]:
+    """What the block writes to standard error is lost if that takes nothing, and all after it."""
+    try:
+        yield
+        sys.stderr.flush()
+    except OSError:
+        _silence(sys.stderr)
+
+
+def say_aside(text: str) -> None:
+    """A line on standard error."""
+    with aside():
+        sys.stderr.write(f"{clean(text)}\n")
+
+
+def _silence(stream: TextIO) -> None:
+    with suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())  # what is left to write, at exit
+        os.close(nowhere)
 
 
 def clean(text: str) -> str:

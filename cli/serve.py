@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from cli.command import Group, Session, json_option
-from cli.output import clean, unwritten
+from cli.output import clean, say_aside, unwritten
 from infra.collection import settle
 from infra.errors import Failure, Rejected
 from infra.secrets import read_private
@@ -167,12 +167,12 @@ async def _serve_ocsp(settings: Settings, stop: _Stop) -> None:
     from cli.addresses import check_ports
     from cli.service.validation_authority import validating
 
-    def say(text: str) -> None:
-        sys.stderr.write(f"{clean(text)}\n")
-        sys.stderr.flush()
-
     await check_ports(settings)
-    async with validating(settings, tls=_tls(settings), say=say) as (authority, private, public):
+    async with validating(settings, tls=_tls(settings), say=say_aside) as (
+        authority,
+        private,
+        public,
+    ):
         settle()
         stop.ready(authority.reload)
         _say(_welcome_ocsp(authority, private, public))

@@ -69,6 +69,8 @@ async def status(session: Session) -> Answer:
     blocks: list[Block] = [_verdict(document)]
     if document["failing"]:
         blocks.append(_troubles(document))
+    if document.get("ending"):
+        blocks.append(_ending(document))
     blocks.append(_fields(document))
     if document["authorities"]:
         validation = "feed" in document
@@ -80,6 +82,8 @@ def _verdict(document: Reply) -> Line:
     said, tone = _SAID.get(document["status"], ("It does not do all its work.", BAD))
     if tone == GOOD and document["failing"]:
         said, tone = "It issues and answers, but something else fails.", WARNING
+    elif tone == GOOD and document.get("ending"):
+        said, tone = "It does its work, and a certificate ends.", WARNING
     return Line(f"{said} It runs since {document['since']}.", tone)
 
 
@@ -97,6 +101,20 @@ def _troubles(document: Reply) -> Fields:
         ("keys", f"{', '.join(names)}: {code}: {detail}") for code, (names, detail) in keys.items()
     ]
     return Fields((*alike, *rows))
+
+
+def _ending(document: Reply) -> Fields:
+    """Certificates that end soon or have ended, and what to do."""
+    return Fields(
+        tuple(
+            (
+                f"{one['role']} {one['name']}",
+                f"{'ended' if one['ended'] else 'ends'} {_minute(one['not_after'])}: "
+                f"{one['to_do']}",
+            )
+            for one in document["ending"]
+        )
+    )
 
 
 def _fields(document: Reply) -> Fields:

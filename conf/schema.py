@@ -231,6 +231,14 @@ class Logging:
 
 
 @dataclass(frozen=True, slots=True)
+class Expiry:
+    """How long before the end of a certificate its operator is told: of a CA's, and of others."""
+
+    authority: Annotated[timedelta, Duration("0s", "5200w")]
+    certificate: Annotated[timedelta, Duration("0s", "5200w")]
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All settings, checked. ``home``: the folder that holds all state, absolute."""
 
@@ -246,6 +254,7 @@ class Settings:
     log: Log
     store: StoreSettings
     logging: Logging
+    expiry: Expiry
 
 
 def contradiction(settings: Settings) -> tuple[tuple[str, ...], str] | None:

@@ -1,5 +1,5 @@
 """Which OCSP responses may say whether a certificate is revoked (RFC 6960 §3.2), before any is
-believed.
+believed: the same for a validation and for an OCSP client.
 
 pyhanko-certvalidator 0.33 asks less: it knows an issuer by the value of the signature on its
 certificate, looks at no critical extension, and lets a good answer hide a revocation elsewhere.
@@ -60,20 +60,30 @@ def answers_about(
     answers: list[Answer] = []
     remarks = []
     for response in responses:
-        try:
-            places = list(_about(certificate, issuer, response))
-            found = _why_not(response, places) or _signer(certificate, issuer, response)
-        except Exception as error:  # what nobody foresaw in octets from outside says nothing
-            places, found = [0], f"it cannot be processed: {error}"
-        if not places:
-            continue
+        found = answers_in(certificate, issuer, response)
         if isinstance(found, str):
             produced = instant(response.response_data["produced_at"].native)
             remarks.append(f"the OCSP response of {produced} does not count: {found}")
         else:
-            signer = None if found is issuer else found
-            answers += [Answer(OCSPContainer(response, place), signer) for place in places]
+            answers += found
     return tuple(answers), tuple(remarks)
+
+
+def answers_in(
+    certificate: x509.Certificate, issuer: x509.Certificate, response: ocsp.OCSPResponse
+) -> tuple[Answer, ...] | str:
+    """The same of one successful response, none if it is about others; or why it does not count."""
+    try:
+        places = list(_about(certificate, issuer, response))
+        if not places:
+            return ()
+        found = _why_not(response, places) or _signer(certificate, issuer, response)
+    except Exception as error:  # what nobody foresaw in octets from outside says nothing
+        return f"it cannot be processed: {error}"
+    if isinstance(found, str):
+        return found
+    signer = None if found is issuer else found
+    return tuple(Answer(OCSPContainer(response, place), signer) for place in places)
 
 
 def said_in(answer: Answer) -> SaysGood | SaysRevoked | None:
@@ -133,11 +143,9 @@ def _signer(
         if not _is_named(named, candidate):
             continue
         if candidate is not issuer:
-            if candidate.issuer != issuer.subject or candidate.dump() == certificate.dump():
-                why = "the CA has not delegated to its signer"
-                continue
-            if "ocsp_signing" not in _extended_usage(candidate) or not _may_sign(candidate):
-                why = "its signer's certificate is not for signing OCSP responses"
+            refused = _why_no_delegate(candidate, certificate, issuer)
+            if refused is not None:
+                why = refused
                 continue
         if is_signed_by(candidate, basic, response.response_data):
             return candidate
@@ -151,11 +159,20 @@ def _is_named(named: ocsp.ResponderId, candidate: x509.Certificate) -> bool:
     return bool(named.native == candidate.public_key.sha1)
 
 
-def _extended_usage(candidate: x509.Certificate) -> set[str]:
-    value = candidate.extended_key_usage_value
-    return set() if value is None else set(value.native)
-
-
-def _may_sign(candidate: x509.Certificate) -> bool:
-    usage = candidate.key_usage_value
-    return usage is None or bool(usage.native & _SIGNING)
+def _why_no_delegate(
+    candidate: x509.Certificate, certificate: x509.Certificate, issuer: x509.Certificate
+) -> str | None:
+    """Why the certificate of ``candidate`` does not say that the CA has delegated to it; whether it
+    holds is said by its path."""
+    if candidate.issuer != issuer.subject or candidate.dump() == certificate.dump():
+        return "the CA has not delegated to its signer"
+    extended, usage = candidate.extended_key_usage_value, candidate.key_usage_value
+    # Any purpose is not this one (§4.2.2.2); any signature is one of these (RFC 5280 §4.2.1.12).
+    if extended is None or "ocsp_signing" not in extended.native:
+        return "its signer's certificate is not for signing OCSP responses"
+    if usage is not None and not usage.native & _SIGNING:
+        return "its signer's certificate is not for signing OCSP responses: its key usage"
+    # It could undo its own revocation, and that of every CA beside it; as mozilla::pkix has it.
+    if candidate.ca:
+        return "its signer's certificate is that of another CA"
+    return None

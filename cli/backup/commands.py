@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -12,7 +11,7 @@ import click
 
 from cli import files
 from cli.command import Group, Session
-from cli.output import GOOD, WARNING, Answer, Fields, Json, Line
+from cli.output import GOOD, WARNING, Answer, Fields, Json, Line, say_aside
 
 if TYPE_CHECKING:
     from cli.backup.file import Manifest
@@ -68,9 +67,9 @@ async def create(session: Session, file: Path, without_keys: bool) -> Answer | N
     piped = file == files.STANDARD
     if not session.as_json:
         if not without_keys:
-            sys.stderr.write(f"warning: {_INTO_A_PIPE if piped else _UNENCRYPTED}\n")
+            say_aside(f"warning: {_INTO_A_PIPE if piped else _UNENCRYPTED}")
         if piped:
-            sys.stderr.write(f"up to {made.manifest.created_at}, sha-256 {made.sha256}\n")
+            say_aside(f"up to {made.manifest.created_at}, sha-256 {made.sha256}")
     if piped:
         return None
     said: list[Line | Fields] = [
@@ -117,7 +116,8 @@ async def restore(session: Session, file: Path, sha256: str | None) -> Answer:
     """Restore a backup into the home folder, which must be new or empty.
 
     It appears there as a whole or not at all: until then no instance starts.
-    One that was cut off is run again.
+    One that was cut off is run again; where this backup is already, and
+    nothing else, that is all it says.
 
     \b
     Example:
@@ -148,12 +148,14 @@ async def restore(session: Session, file: Path, sha256: str | None) -> Answer:
     at = f"{manifest.created_at}, with {manifest.log.size} leaves of the log"
     document: dict[str, Json] = {
         "home": str(home),
+        "already": restored.already,
         **_view(manifest, restored.sha256),
         "to_do": beside,
         "next": list(commands),
     }
+    done = "Restored already, and left as it is," if restored.already else "Restored"
     said: list[Line | Fields] = [
-        Line(f"Restored into {home}, up to {at}.", GOOD),
+        Line(f"{done} {'in' if restored.already else 'into'} {home}, up to {at}.", GOOD),
         Fields(_rows(manifest, restored.sha256)),
         Line("What was issued or revoked after that is not known here. First:", WARNING),
         *(Line(f"  {one}", WARNING) for one in beside),

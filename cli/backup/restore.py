@@ -1,7 +1,9 @@
 """A backup is checked, and put into an empty home folder, whole or not at all.
 
 Everything is unpacked below ``infra.state.RESTORING`` first. While that is there no instance
-starts, so nobody sees a part; and whoever restores again removes what is left of it.
+starts, so nobody sees a part; and whoever restores again removes what is left of it. A folder that
+holds what the backup holds, and nothing else, is restored already: a run that was cut off at its
+very end is repeated like any other.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from typing import BinaryIO, Final, TypeAlias
 
 from cli.backup.file import LEDGER, BackupReader, LogHead, Manifest, allowed, file_size
 from cli.backup.ledger import head_of
+from cli.backup.same import have_names_of, have_octets_of, in_the_way
 from cli.files import STANDARD
 from conf.load import BadSetting, load
 from infra.errors import Failure, Rejected, Unavailable
@@ -34,20 +37,19 @@ from pki.record import CERTIFICATES
 
 Progress: TypeAlias = Callable[[int, int], None]
 
-NOT_IN_THE_WAY: Final = frozenset({"lock", "log", "lost+found"})
-"""What an empty home folder may hold: nothing of it is in a backup."""
-
 _MOVING: Final = ".moving"
 """In ``RESTORING`` once all is unpacked: the names that go from there into the home folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """``sha256``: of the whole file; ``beside``: what is still to be done by hand."""
+    """``sha256``: of the whole file; ``beside``: what is still to be done by hand; ``already``:
+    an earlier run has done it, and this one changed nothing."""
 
     manifest: Manifest
     sha256: str
     beside: tuple[str, ...]
+    already: bool
 
 
 async def check(file: Path, *, expected: str | None, progress: Progress) -> tuple[Manifest, str]:
@@ -112,7 +114,7 @@ async def restore(
     expected: str | None,
     progress: Progress,
 ) -> Restored:
-    """Put a backup into ``home``, which is empty or not there.
+    """Put a backup into ``home``, which is empty or not there, or where it is already.
 
     ``flags``: settings from the command line. Errors: those of ``check``; ``home-not-empty``,
     ``state-locked``, ``storage-…``, ``state-unusable``.
@@ -123,20 +125,23 @@ async def restore(
         try:
             with owned(home, restoring=True):
                 _clear(home)
-                _check_empty(home)
-                _check_room(home, file_size(reader.manifest))
-                try:
-                    beside = await _unpack(reader, home, flags, expected, progress)
-                except BaseException:
-                    # Not what was unpacked is in the way of the next try, but its leftovers.
-                    shutil.rmtree(home / RESTORING, ignore_errors=True)
-                    raise
-                _move(home)
+                already = bool(in_the_way(home))
+                if already:
+                    beside = await _require_same(reader, home, flags, expected, progress)
+                else:
+                    _check_room(home, file_size(reader.manifest))
+                    try:
+                        beside = await _unpack(reader, home, flags, expected, progress)
+                    except BaseException:
+                        # Not what was unpacked is in the way of the next try, but its leftovers.
+                        shutil.rmtree(home / RESTORING, ignore_errors=True)
+                        raise
+                    _move(home)
         except BaseException:
             if new:
                 _remove_if_empty(home)
             raise
-    return Restored(reader.manifest, reader.sha256, beside)
+    return Restored(reader.manifest, reader.sha256, beside, already)
 
 
 async def _unpack(
@@ -180,7 +185,13 @@ async def _unpack(
         with _of_the_ledger():
             if await head_of(folder / LEDGER, reader.manifest.log.origin) != reader.manifest.log:
                 raise Rejected("log-differs", "its log is not the one that the manifest names")
-        beside = _place_ledger(folder, home, flags, make_folder)
+        name, beside = _place_of_ledger(folder, home, flags, reader.manifest)
+        if name != LEDGER:
+            for above in reversed(Path(name).parents):
+                if not (folder / above).exists():
+                    make_folder(folder / above)
+            (folder / LEDGER).rename(folder / name)
+            sync_folder((folder / name).parent)
         with _new_file(folder / _MOVING) as out:
             out.write("".join(f"{name.name}\n" for name in sorted(folder.iterdir())).encode())
             out.flush()
@@ -192,27 +203,24 @@ async def _unpack(
     return beside
 
 
-def _place_ledger(
-    folder: Path, home: Path, flags: Mapping[str, object], make_folder: Callable[[Path], None]
-) -> tuple[str, ...]:
-    """Bring the ledger where the settings that were restored look for it; what is left to say."""
+def _place_of_ledger(
+    folder: Path, home: Path, flags: Mapping[str, object], manifest: Manifest
+) -> tuple[str, tuple[str, ...]]:
+    """Where the settings that were restored into ``folder`` look for the ledger, if a backup may
+    put it there; and what is left to say."""
     try:
         path = load(folder, os.environ, flags).settings.store.path
     except BadSetting as error:
         said = str(error).replace(str(folder), str(home))
-        return (f"correct the settings: {said}",)
+        return LEDGER, (f"correct the settings: {said}",)
     inside = folder if path.is_relative_to(folder) else home
     name = os.path.relpath(os.path.normpath(path), inside)
     if name == LEDGER:
-        return ()
-    if name.startswith("..") or not allowed(name) or (folder / name).exists():
-        return (f"move {home / LEDGER} to {path}, where store.path says it is",)
-    for above in reversed(Path(name).parents):
-        if not (folder / above).exists():
-            make_folder(folder / above)
-    (folder / LEDGER).rename(folder / name)
-    sync_folder((folder / name).parent)
-    return ()
+        return LEDGER, ()
+    taken = any(f"{one.name}/".startswith(f"{name}/") for one in manifest.members)
+    if name.startswith("..") or not allowed(name) or taken:
+        return LEDGER, (f"move {home / LEDGER} to {path}, where store.path says it is",)
+    return name, ()
 
 
 def _move(home: Path) -> None:
@@ -256,14 +264,41 @@ def _clear(home: Path) -> None:
         raise _unusable(home, error) from error
 
 
-def _check_empty(home: Path) -> None:
-    there = sorted(entry.name for entry in home.iterdir() if entry.name not in NOT_IN_THE_WAY)
-    if there:
-        raise Rejected(
-            "home-not-empty",
-            f"{home} holds {there[0]}{' and more' if there[1:] else ''}; restore into a new or "
-            "empty folder: digitalid --home DIR backup restore FILE",
-        )
+async def _require_same(
+    reader: BackupReader,
+    home: Path,
+    flags: Mapping[str, object],
+    expected: str | None,
+    progress: Progress,
+) -> tuple[str, ...]:
+    """Refuse a folder that holds anything but this backup; what is left to say of it."""
+    ledger, beside = _place_of_ledger(home, home, flags, reader.manifest)
+    members = {one.name: one for one in reader.manifest.members}
+    members[ledger] = members.pop(LEDGER)
+    try:
+        # Before so much is read: names and sizes.
+        same = have_names_of(home, members)
+        total, done = file_size(reader.manifest), 0
+        for _, octets in reader.members() if same else ():
+            for chunk in octets:
+                done += len(chunk)
+                progress(done, total)
+                await asyncio.sleep(0)
+        if same:
+            _compare(reader, expected)
+            same = await asyncio.to_thread(have_octets_of, home, members)
+        there = in_the_way(home)
+        if not same:
+            raise Rejected(
+                "home-not-empty",
+                f"{home} holds {there[0]}{' and more' if there[1:] else ''}, and is not this "
+                "backup; restore into a new or empty folder: digitalid --home DIR backup restore "
+                "FILE",
+            )
+        sync_folder(home)
+    except OSError as error:
+        raise _unusable(home, error) from error
+    return beside
 
 
 def _check_room(home: Path, needed: int) -> None:

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
+from cli.service import ending
 from infra.errors import Unavailable
-from pki.api import BASE, moment
+from pki.api import BASE
 from pki.certificate import parse_certificate
 from pki.hierarchy import LOG_KEY
+from pki.views import moment
 
 if TYPE_CHECKING:
     from cli.service.parts import Instance
@@ -60,8 +62,8 @@ async def health(instance: Instance) -> dict[str, Any]:
 
 
 async def status(instance: Instance) -> dict[str, Any]:
-    """The same for its operators: each CA with its key, its CRL and its responder, and what keeps
-    each part from its work."""
+    """The same for its operators: each CA with its key, its CRL and its responder, what keeps each
+    part from its work, and which certificates end soon."""
     document = await health(instance)
     standings = await instance.directories.standings()
     return document | {
@@ -73,6 +75,11 @@ async def status(instance: Instance) -> dict[str, Any]:
             *(_crl_issuer(instance, one) for one in instance.crl_issuers.values()),
         ],
         "directories": {name: {"behind": one.behind} for name, one in standings.items()},
+        "ending": list(
+            ending.soon(
+                ending.of_instance(instance), instance.clock.now(), instance.settings.expiry
+            )
+        ),
         "failing": [
             *keys_failing(instance.key_watch),
             *_crls_failing(instance),

@@ -18,6 +18,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from cli.service.crls import Crls
+from cli.service.ending import Certified
 from crl.awaited import Awaited
 from crl.history import Kind
 from infra.errors import Rejected, Unavailable
@@ -85,15 +86,18 @@ class Metrics:
         return count
 
     def exposition(
-        self, ocsp: OcspMetrics | None, directories: Mapping[str, Standing] = MappingProxyType({})
+        self,
+        ocsp: OcspMetrics | None,
+        directories: Mapping[str, Standing] = MappingProxyType({}),
+        certificates: Iterable[Certified] = (),
     ) -> bytes:
         """The Prometheus text format; ``ocsp``: of all processes together, if any answers;
-        ``directories``: those that are published to."""
+        ``directories``: those that are published to; ``certificates``: those in use."""
         read_off = CollectorRegistry()
         if directories:
             read_off.register(Families(directory_families(directories)))
         read_off.register(Families(crl_families(self._crls)))
-        read_off.register(Families([key_family(self._keys)]))
+        read_off.register(Families([key_family(self._keys), certificate_family(certificates)]))
         if ocsp is not None:
             read_off.register(Families(ocsp_families(ocsp)))
         return generate_latest(self._registry) + generate_latest(read_off)
@@ -185,6 +189,17 @@ def key_family(keys: KeyWatch) -> Metric:
     for name, why in keys.found.items():
         available.add_metric([name], float(why is None))
     return available
+
+
+def certificate_family(certificates: Iterable[Certified]) -> Metric:
+    ends = GaugeMetricFamily(
+        "digitalid_certificate_not_after_seconds",
+        "notAfter of a certificate in use, in seconds since 1970.",
+        labels=["role", "name"],
+    )
+    for one in certificates:
+        ends.add_metric([one.role, one.name], one.not_after.timestamp())
+    return ends
 
 
 def crl_families(crls: Crls) -> list[Metric]:

@@ -2,37 +2,43 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from importlib.metadata import version
 
 from cli.backup.ledger import LedgerCopies
-from cli.service.crls import Crls
+from cli.service.crls import FOLDER, Crls
 from cli.service.directories import Directories
+from cli.service.ending import Certified
 from cli.service.metrics import Metrics
 from cli.service.private_slapd import NOT_STARTED, NotRunning, Running
 from cli.service.validation import Answering
 from conf.schema import Settings
+from crl.head import CRL_HEADS
+from crl.kept import newest_kept
 from infra.clock import Clock
-from infra.errors import Unavailable
+from infra.errors import Broken
 from infra.store.sqlite import SqliteStore
 from ocsp.delegate import Delegate
 from ocsp.feed_http import StatusFeed
 from ocsp.from_ledger import FromLedger
 from pki.directory.publisher import Publisher
-from pki.hierarchy import FEED_KEY, LOG_KEY, Hierarchy
+from pki.hierarchy import CRL_ISSUERS, FEED_KEY, LOG_KEY, Hierarchy
 from pki.issuer import Issuer
 from pki.ledger import Ledger
 from pki.lint import Linter
 from pki.log.log import Log
 from pki.mass_revocation import MassRevocation
+from pki.partition import CA_CERTIFICATES, USER_CERTIFICATES
 from pki.profile import Profile
 from pki.revoked_authorities import RevokedAuthorities
 from pki.signer.port import Signer
 from pki.signer.watch import KeyWatch
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -62,6 +68,7 @@ class Instance:
     feed_signer: Signer | None = None
     ocsp: Answering | None = None
     slapd: Running | NotRunning = NOT_STARTED
+    tls: list[Certified] = field(default_factory=list)
     metrics: Metrics = field(init=False)
     version: str = version("digitalid")
 
@@ -85,11 +92,35 @@ class Instance:
         """Which CAs issue nothing more."""
         return RevokedAuthorities(self.hierarchy.authorities)
 
-    def hear_crl(self, name: str) -> None:
-        """Take in what the CRL that a CA has signed elsewhere says of CAs here."""
-        with suppress(Unavailable):  # there is none yet
-            crl = self.crls.of(name).series.current().path.read_bytes()
-            self.revoked_authorities.read(self.crl_issuers[name], crl)
+    async def hear_kept_crls(self) -> None:
+        """Take in what CRLs say of CAs here that are kept here and were signed elsewhere, whoever
+        publishes them now."""
+        ours = {stored.id async for stored in self.store.scan(CRL_ISSUERS)}
+        async for stored in self.store.scan(CRL_HEADS):
+            scope = stored.id
+            if scope in ours or not self._is_signed_elsewhere(scope):
+                continue
+            try:
+                crl = await newest_kept(self.store, self.settings.home / FOLDER, scope)
+                if crl is not None:
+                    self.revoked_authorities.read(scope, crl.read())
+            except Broken as broken:
+                why = f"a CRL of {scope}, signed elsewhere, may revoke this CA and cannot be read "
+                why += f"({broken.code}: {broken.detail}); put its file back, and start again"
+                _log.error("%s", why)
+                self.revoked_authorities.miss(scope, why)
+
+    def hear_crl(self, scope: str) -> None:
+        """Take in what a CRL says of CAs here that was imported just now."""
+        if self._is_signed_elsewhere(scope):
+            crl = self.crls.of(scope).series.current().read()
+            self.revoked_authorities.read(scope, crl)
+
+    def _is_signed_elsewhere(self, scope: str) -> bool:
+        ca, _, partition = scope.rpartition(".")
+        if not partition.isdecimal() and partition not in (CA_CERTIFICATES, USER_CERTIFICATES):
+            ca = scope
+        return ca not in self.hierarchy.authorities or ca in self.settings.crl.offline
 
     @cached_property
     def directories(self) -> Directories:

@@ -75,6 +75,13 @@ async def test_a_responder_needs_a_key_that_may_sign(usage: set[str], expected: 
     assert await code(ocsp_response(ADA, ISSUING, responder)) == expected
 
 
+async def test_another_ca_is_no_responder() -> None:
+    """RFC 5280 §4.2.1.9: whoever may issue certificates is none that may only answer."""
+    usage = frozenset({"digital_signature", "key_cert_sign"})
+    below = issue("R", ISSUING, ca=True, usage=usage, extended=SIGNING, extensions=[NO_CHECK])
+    assert await code(ocsp_response(ADA, ISSUING, below)) == "revocation-unknown"
+
+
 async def test_nobody_answers_for_himself() -> None:
     for extensions in ([], [NO_CHECK]):
         leaf = issue("Responder", ISSUING, extended=SIGNING, extensions=extensions)

@@ -176,6 +176,132 @@ def test_killed_while_it_is_restored(product: Product, file: Path, tmp_path: Pat
     assert len(product.json("--home", home, "ca", "list")["authorities"]) == 2
 
 
+EACH_STEP = """
+import asyncio, os, shutil, signal, sys
+from pathlib import Path
+from cli.backup.restore import restore
+file, home = map(Path, sys.argv[1:])
+def run(fatal):
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    seen = 0
+    def watch(event, arguments):
+        nonlocal seen
+        if event.startswith(("open", "os.", "shutil.")) and any(
+            isinstance(a, (str, bytes, os.PathLike)) and os.fsdecode(a).startswith(str(home))
+            for a in arguments
+        ):
+            seen += 1
+            if seen == fatal:
+                os.kill(os.getpid(), signal.SIGKILL)
+    sys.addaudithook(watch)
+    try:
+        asked = restore(file, home, flags={}, expected=None, progress=lambda *_: None)
+        os._exit(10 if asyncio.run(asked).already else 0)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        sys.stderr.flush()
+        os._exit(1)
+def found():
+    return {p: p.read_bytes() for p in home.rglob("*") if p.is_file() and p.name != "lock"}
+assert run(0) == 0
+whole, fatal, ends, known = found(), 0, [], 0
+while True:
+    fatal += 1
+    died = run(fatal) == -9
+    ends.append(run(0))
+    assert ends[-1] in (0, 10), (fatal, ends)
+    assert found() == whole, fatal
+    assert not (home / ".restoring").exists()
+    shutil.rmtree(home)
+    if not died:
+        break
+print(fatal, ends.count(10), ends[-1])
+"""
+"""A restore, killed at each step, and run again; how many steps it has, and after how many the
+second run found it whole."""
+
+
+@pytest.mark.timeout(900)  # it is a hundred restores and more
+def test_a_second_run_completes_or_recognises_each_restore_that_was_killed(
+    file: Path, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", EACH_STEP, file, tmp_path / "home"],
+        cwd=ROOT,
+        capture_output=True,
+        timeout=800,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    steps, recognised, last = map(int, done.stdout.split())
+    assert steps > 50
+    assert recognised >= 2  # before the empty folder is removed, and after all is done
+    assert last == 10
+
+
+def test_what_is_restored_is_not_restored_again(
+    product: Product, file: Path, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    again = ("--home", home, "backup", "restore", file)
+    assert product.json(*again)["already"] is False
+    before = {path: path.stat().st_mtime_ns for path in home.rglob("*") if path.is_file()}
+    del before[home / "lock"]
+    second = product.json(*again)
+    assert second["already"] is True
+    assert second["to_do"] == []
+    assert "Restored already" in product.cli(*again)
+    assert before.items() <= {p: p.stat().st_mtime_ns for p in home.rglob("*")}.items()
+    refused: dict[str, Any] = {"code": "home-not-empty", "says": "not this backup"}
+    manifest, files = contents(file)
+    first = next(iter(files))
+    for others in (files | {"authorities/a": b""}, files | {first: files[first][::-1]}):
+        other = written(tmp_path / "other.tar", manifest, others)
+        product.refused("--home", home, "backup", "restore", other, **refused)
+    # What else may have happened to it: one file more, or less, or of other octets; a link.
+    secret = home / "secrets" / "ledger.key"
+    kept = secret.read_bytes()
+    for change in (
+        lambda: (home / "new").write_bytes(b""),
+        lambda: (home / "secrets" / "new").mkdir(),
+        lambda: secret.chmod(0o644),
+        secret.unlink,
+        lambda: secret.write_bytes(kept[:-2] + b"x\n"),
+        lambda: secret.unlink() or secret.symlink_to(product.home / "secrets" / "ledger.key"),
+    ):
+        change()
+        product.refused(*again, **refused)
+        for new in (home / "new", home / "secrets" / "new"):
+            if new.exists():
+                new.rmdir() if new.is_dir() else new.unlink()
+        secret.unlink(missing_ok=True)
+        secret.write_bytes(kept)
+        secret.chmod(0o600)
+    assert product.json(*again)["already"] is True
+    altered = tmp_path / "altered.tar"
+    octets = bytearray(file.read_bytes())
+    octets[octets.index(b"SQLite format 3\0") + 5000] ^= 1
+    altered.write_bytes(octets)
+    product.refused(
+        "--home", home, "backup", "restore", altered, code="backup-altered", says=LEDGER
+    )
+    product.json("--home", home, "ca", "list")
+    product.refused(*again, **refused)
+
+
+def test_a_ledger_that_was_moved_is_recognised(tmp_path: Path) -> None:
+    product = Product(tmp_path / "home", keys="file", store={"path": "data/live.sqlite"})
+    product.cli("init")
+    product.cli("backup", "create", tmp_path / "backup.tar")
+    home = tmp_path / "restored"
+    again = ("--home", home, "backup", "restore", tmp_path / "backup.tar")
+    assert product.json(*again)["already"] is False
+    assert (home / "data" / "live.sqlite").exists()
+    assert product.json(*again)["already"] is True
+
+
 def test_no_room_for_a_backup(product: Product, file: Path, tmp_path: Path) -> None:
     size = file.stat().st_size
     for limit in (10_000, size // 2, size - 100):

@@ -124,6 +124,11 @@ def test_of_a_validation_authority_with_its_token_and_without(ca: Product, tmp_p
         text = va.cli("status")
         assert text.startswith("It does its work.")
         assert document["feed"]["url"] in text
+        assert document["ending"] == []
+        metrics = run("curl", "-sS", f"http://127.0.0.1:{va.app_port}/metrics").decode()
+        for role, name in (("ca", "root"), ("ca", "issuing"), ("ocsp", "issuing")):
+            ends = f'digitalid_certificate_not_after_seconds{{name="{name}",role="{role}"}}'
+            assert ends in metrics
         away = (va.home / "softhsm" / "tokens").rename(va.home / "softhsm" / "away")
         until(lambda: reads(va, "/health")[0] == 503)
         status, health = reads(va, "/health")

@@ -44,11 +44,14 @@ def test_finding_leaves_out_what_was_not_asked_for(product: Product) -> None:
         ("status=bogus", "bad-status"),
         ("statsu=good", "unknown-parameter"),
         ("ca=nope", "no-such-authority"),
+        ("profile=nope", "unknown-profile"),
+        ("profile=", "unknown-profile"),
     ],
 )
 def test_a_query_that_means_nothing_is_refused(product: Product, query: str, code: str) -> None:
     status, problem = product.get(f"/certificates?{query}")
-    assert (status, problem["code"]) == (404 if code == "no-such-authority" else 400, code)
+    missing = code in ("no-such-authority", "unknown-profile")
+    assert (status, problem["code"]) == (404 if missing else 400, code)
 
 
 def test_a_mistyped_name_revokes_nothing_and_says_so(product: Product) -> None:
@@ -61,6 +64,96 @@ def test_a_mistyped_name_revokes_nothing_and_says_so(product: Product) -> None:
             says="issuing",
         )  # fmt: skip
     assert product.json("cert", "revoke-many", "--resume")["jobs"] == []
+
+
+LIST = {"kind": "serials", "items": ["01"]}
+
+
+@pytest.mark.parametrize("rehearse", [True, False])
+@pytest.mark.parametrize(
+    ("asked", "code"),
+    [
+        ({"profile": "TYPO"}, "unknown-profile"),
+        ({"profile": ""}, "unknown-profile"),
+        ({"profile": CITIZEN, "ca": "nope"}, "no-such-authority"),
+        ({"profile": CITIZEN, "ca": ""}, "no-such-authority"),
+        ({"ca": "issuing"}, "empty-query"),
+        ({"key_type": "rsa-1"}, "bad-key-type"),
+        ({"algorithm": "md5"}, "unknown-algorithm"),
+        ({"issued_after": "2999-01-01T00:00:00Z"}, "bad-time"),
+        ({"issued_after": "2026-01-01T00:00:00Z", "issued_before": "2026-01-01T00:00:00Z"},
+         "bad-time"),
+        ({"profile": CITIZEN, "after": -1}, "bad-body"),
+        ({"profile": CITIZEN, "job": "0" * 64}, "bad-body"),
+        ({"profile": CITIZEN, "kind": "serials"}, "bad-body"),
+        ({"profile": CITIZEN, **LIST}, "bad-body"),
+        ({"kept": {"kind": "serials", "digest": "0" * 64, "parts": 1}, **LIST}, "bad-body"),
+    ],
+)  # fmt: skip
+def test_nothing_is_revoked_of_what_makes_no_sense(
+    product: Product, asked: dict[str, object], code: str, rehearse: bool
+) -> None:
+    status, problem = product.post(
+        "/revocations", {"reason": "superseded", "rehearse": rehearse, **asked}
+    )
+    missing = code in ("no-such-authority", "unknown-profile")
+    assert (status, problem["code"]) == (404 if missing else 400, code)
+    assert product.get("/revocations")[1] == {"jobs": []}
+    assert product.json("cert", "find", "--status", "revoked")["certificates"] == []
+
+
+def test_lists_that_would_be_passed_over(product: Product) -> None:
+    kept = {"kept": {"kind": "serials", "digest": "0" * 64, "parts": 1}}
+    for asked, code in (
+        ({"profile": CITIZEN, "after": 5}, "bad-body"),
+        ({**LIST}, "bad-body"),
+        ({"rehearse": True, **kept}, "bad-body"),
+        ({"rehearse": True, **LIST, "after": 5}, "bad-body"),
+        ({"rehearse": True, **LIST, "items": []}, "empty-list"),
+        ({"rehearse": True, **LIST, "ca": "nope"}, "no-such-authority"),
+        ({**kept, "ca": "nope"}, "no-such-authority"),
+        (kept, "bad-list"),
+    ):
+        _, problem = product.post("/revocations", {"reason": "superseded", **asked})
+        assert problem["code"] == code, asked
+    part = {"kind": "serials", "digest": "0" * 64, "part": 0, "items": []}
+    assert product.post("/revocations/lists", part)[1]["code"] == "empty-list"
+    assert product.post("/revocations", {"job": "0" * 64})[1]["code"] == "no-such-job"
+
+
+def test_nobody_reads_of_success_where_nothing_matches(product: Product) -> None:
+    said = product.cli("cert", "revoke-many", "--profile", "officer", "--reason", "superseded")
+    assert "No certificate matches: nothing is revoked." in said
+
+
+def test_a_root_issues_to_no_citizen(product: Product) -> None:
+    request = product.request("carol", "/C=AQ/CN=Carol")
+    product.refused(
+        "cert", "issue", "--ca", "root", "--profile", CITIZEN, "--csr", request, "--out",
+        product.home / "carol.pem", code="profile-not-for-ca", says="Name a CA below it",
+    )  # fmt: skip
+    asked = {"profile": CITIZEN, "csr": request.read_text(), "ca": "root"}
+    for _ in range(2):  # asked without and with a request id
+        status, problem = product.post("/certificates", asked)
+        assert (status, problem["code"]) == (403, "profile-not-for-ca")
+        asked["request_id"] = "application/7"
+    shown = product.json("profile", "show", CITIZEN)
+    assert (shown["cas"], shown["issuers"]) == (None, ["issuing"])
+    assert product.json("profile", "show", "ocsp-responder")["issuers"] == ["root", "issuing"]
+    assert product.json("profile", "show", "root")["issuers"] == []
+    assert "issuers: issuing" in product.cli("profile", "show", CITIZEN)
+
+
+def test_a_server_is_called_what_its_alternative_names_say(product: Product) -> None:
+    request = product.request("web", "/CN=bank.example.com", "-addext", "subjectAltName=DNS:a.org")
+    product.refused(
+        "cert", "issue", "--profile", "tls-server", "--csr", request, "--out",
+        product.home / "web.pem", code="subject-attribute-not-in-san", says="dns:a.org",
+    )  # fmt: skip
+    product.cli(
+        "cert", "issue", "--profile", "tls-server", "--csr", request, "--subject", "CN=A.org",
+        "--out", product.home / "web.pem",
+    )  # fmt: skip
 
 
 def test_a_forged_checkpoint_is_no_fault_of_this_program(product: Product) -> None:

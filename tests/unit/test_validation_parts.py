@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import closing
@@ -29,6 +30,7 @@ from infra.clock import FixedClock
 from infra.errors import Failure, Rejected, Unavailable
 from ocsp.delegate import Delegate, ResponderIdType
 from ocsp.follower import Origin
+from ocsp.tree_head import NO_LEAVES, TreeHead
 from pki.certificate import Certificate, parse_certificate
 from pki.export import encode_pem
 from pki.issuer import Issuer
@@ -426,6 +428,49 @@ async def test_a_feed_that_knows_less_than_nothing(
     assert running.retaining
 
 
+async def test_a_ca_with_another_history_is_followed_from_its_beginning(
+    running: ValidationAuthority, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also when nothing is applied yet, but something of the history that is lost may be there."""
+    running._statuses.head = TreeHead(5, bytes(32))
+    await running._begin_again(Rejected("feed-forked", "the first 5 leaves are others"))
+    assert (running._statuses.applied, running._statuses.head) == (0, NO_LEAVES)
+    assert running.retaining
+    assert "feed-restored" in caplog.text
+    assert "digitalid ocsp accept-restored" in caplog.text
+    assert "the first 5 leaves are others" in caplog.text
+
+
+@pytest.mark.parametrize("code", ["feed-ahead", "feed-forked"])
+async def test_following_goes_on_after_it(
+    running: ValidationAuthority, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    """The next follower begins with nothing, over what is in the table."""
+    made: list[tuple[int, TreeHead]] = []
+    again = asyncio.Event()
+
+    class Once:
+        def __init__(self, origin: object, key: object, sink: Statuses, *_: object, **more: object):
+            made.append((sink.applied, sink.head))
+            self.second = len(made) > 1
+
+        async def run(self) -> None:
+            if self.second:
+                again.set()
+                await asyncio.Event().wait()
+            raise Rejected(code, "it is another history")
+
+    monkeypatch.setattr(validation_authority, "Follower", Once)
+    running._statuses.applied, running._statuses.head = 7, TreeHead(5, bytes(32))
+    task = asyncio.create_task(running._follow(origin_of(running.settings), b""))
+    async with asyncio.timeout(20):
+        await again.wait()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert made == [(7, TreeHead(5, bytes(32))), (0, NO_LEAVES)]
+    assert running.retaining
+
+
 # Where statuses are kept
 
 
@@ -612,6 +657,7 @@ class Authority:
     keys_note: str = "encrypted files"
     since: datetime = NOW
     retaining: bool = False
+    tls: tuple[Any, ...] = ()
 
 
 @dataclass

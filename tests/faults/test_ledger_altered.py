@@ -102,7 +102,10 @@ class Ledgerer(Tampering):
 
 
 @pytest.fixture
-def altering(written: Path, tmp_path: Path) -> tuple[Ledgerer, Callable[[], Report]]:
+def altering(
+    written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Ledgerer, Callable[[], Report]]:
+    monkeypatch.setattr("pki.ledger_audit._PAUSE", 0.0)  # nothing is under way
     copy = tmp_path / "state.sqlite"
     shutil.copy(written, copy)
 

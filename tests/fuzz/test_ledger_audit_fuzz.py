@@ -65,6 +65,12 @@ def test_any_leaf_is_taken_in_or_left(leaves: list[bytes]) -> None:
     assert [leaf for leaf in account.unseen() if leaf is not None] == []
 
 
+@pytest.fixture(autouse=True)
+def _nothing_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So there is nothing to wait for, a hundred times."""
+    monkeypatch.setattr("pki.ledger_audit._PAUSE", 0.0)
+
+
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ledger")

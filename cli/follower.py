@@ -50,7 +50,7 @@ async def add(session: Session, name: str, out: Path | None) -> Answer:
     Example:
       digitalid ocsp follower add va-south --out va-south
     """
-    from cli.compose import FOLLOWERS
+    from cli.service.listening import FOLLOWERS
     from infra.http.auth import TokenFolder
 
     folder = Path(name) if out is None else out
@@ -130,7 +130,7 @@ def remove(session: Session, name: str) -> Answer:
 
 
 def _folder(session: Session) -> Path:
-    from cli.compose import FOLLOWERS
+    from cli.service.listening import FOLLOWERS
 
     return session.settings.home / FOLLOWERS
 

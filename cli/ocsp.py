@@ -39,9 +39,10 @@ ocsp.add_command(ca)
 @ocsp.command("accept-restored")
 @click.pass_obj
 def accept_restored(session: Session) -> Answer:
-    """On a validation authority: accept that its CA was restored from a backup.
+    """On a validation authority: accept that its CA has another history now.
 
-    Since then, health says feed-restored, and what was revoked stays so, whatever the CA says.
+    It was restored from a backup, or its database is a copy. Since the validation authority has
+    noticed, health says feed-restored, and what was revoked stays so, whatever the CA says.
     Revoke at the CA what it has lost; then this, and a restart or SIGHUP, makes the validation
     authority forget what it knew and take over what the CA knows.
 

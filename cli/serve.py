@@ -142,7 +142,8 @@ def _run(session: Session, service: Callable[[Settings, _Stop], Awaitable[None]]
 
 async def _serve(settings: Settings, stop: _Stop) -> None:
     from cli.addresses import check_ports, former_urls
-    from cli.compose import listening, running
+    from cli.compose import running
+    from cli.service.listening import listening
 
     tls = _tls(settings)
     await check_ports(settings)  # before the URLs go into certificates

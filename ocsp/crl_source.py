@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from infra.clock import Clock
-from infra.errors import Failure, Rejected
+from infra.errors import Broken, Failure, Rejected
 from infra.state import sync_folder
 from ocsp.crl_fetch import Patience, Seen, bring, in_thread, storage
 from ocsp.crl_reading import CrlHead, Octets, check_signed, read_entries, read_head
@@ -104,9 +104,11 @@ class CrlSource:
                 await self.fetch()
                 tries, self.failing = 0, None
                 pause = self._pause()
-            except Failure as failure:
+            except Exception as error:  # whatever a CRL makes us trip over, the next may be better
+                failure = error if isinstance(error, Failure) else _mistake(error)
                 if self.failing is None or self.failing.code != failure.code:
-                    _log.warning("CRL %s: %s", self._where, failure)
+                    trace = None if failure is error else error
+                    _log.warning("CRL %s: %s", self._where, failure, exc_info=trace)
                 self.failing = failure
                 pause = min(self._pace.longest, self._pace.first * 2.0 ** min(tries, 30))
                 tries += 1
@@ -287,3 +289,7 @@ def _mapped(path: Path) -> Iterator[Octets]:
             raise Rejected("bad-crl", "the CRL cannot be read: there is nothing")
         with mmap(file.fileno(), 0, access=ACCESS_READ) as data:
             yield data
+
+
+def _mistake(error: Exception) -> Broken:
+    return Broken("crl-not-understood", f"this program tripped over it ({type(error).__name__})")

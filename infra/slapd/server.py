@@ -23,7 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from infra.errors import Rejected, Unavailable
+from infra.errors import Failure, Rejected, Unavailable
 from infra.slapd.configuration import DATA, LDAPI, Installed
 from infra.state import unusable
 from infra.unix_socket import reachable
@@ -243,9 +243,9 @@ class Slapd:
                 await asyncio.sleep(pause)
                 try:
                     await self._launch()
-                except Unavailable as unavailable:
+                except (Failure, OSError) as failure:
                     pause = min(2 * pause + 0.5, _LONGEST_PAUSE)
-                    _log.warning("%s; tried again in %g s", unavailable.detail, pause)
+                    _log.warning("%s; slapd is started again in %g s", failure, pause)
                 else:
                     break
             self._changed(True)

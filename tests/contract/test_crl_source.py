@@ -467,6 +467,26 @@ async def test_a_server_that_fails_is_asked_again(house: House) -> None:
         assert house.source.failing is None
 
 
+async def test_a_mistake_of_ours_does_not_end_it(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def trip(*_: object) -> None:
+        raise ZeroDivisionError
+
+    house.file.write_bytes(crl(1, [1]))
+    monkeypatch.setattr("ocsp.crl_source.bring", trip)
+    running = asyncio.create_task(house.source.run())
+    await until(lambda: house.source.failing is not None)
+    assert house.source.failing is not None
+    assert house.source.failing.code == "crl-not-understood"
+    assert "ZeroDivisionError" in caplog.text and "Traceback" in caplog.text
+    monkeypatch.undo()
+    await until(lambda: house.source.failing is None)
+    assert house.revoked() == [1]
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
 async def test_a_server_that_says_nothing_or_too_much(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,22 +29,15 @@ from ocsp.tree_head import NO_LEAVES, TreeHead
 from pki.algorithms import verify
 from pki.log.act import Act
 from pki.record import CERTIFICATES, Record
-from pki.serial import SerialNumber
-from pki.status import Good, RevocationReason, Revoked
+from pki.status import Good, Revoked
 from tests.contract.feed_fixtures import OPERATOR, Kept, World, feed_signer, running, until, world
-from tests.contract.test_status_feed_http import asked
-
-REASON = RevocationReason.keyCompromise
+from tests.contract.test_status_feed_http import asked, revoke
 
 
 @pytest.fixture
 async def ca(tmp_path: Path) -> AsyncIterator[World]:
     async with world(tmp_path) as made:
         yield made
-
-
-async def revoke(ca: World, serial: int) -> None:
-    await ca.ledger.revoke("issuing", SerialNumber(serial), reason=REASON, by="test")
 
 
 async def followed(ca: World, kept: Kept) -> None:

@@ -57,9 +57,8 @@ async def fill(house: World) -> None:
     await house.ledger.remember()
 
 
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("written")
+def write_ledger(folder: Path) -> Path:
+    """A database with a certificate in each state."""
 
     async def write() -> None:
         async with world(folder) as house:
@@ -67,6 +66,11 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     asyncio.run(write())
     return folder / "state.sqlite"
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_ledger(tmp_path_factory.mktemp("written"))
 
 
 class Ledgerer(Tampering):

@@ -20,8 +20,7 @@ from pki.hierarchy import COLLECTIONS as HIERARCHY
 from pki.ledger_audit import verify_ledger
 from pki.log.log import COLLECTIONS as LOG
 from pki.record import CERTIFICATES
-from tests.contract.feed_fixtures import world
-from tests.faults.test_ledger_altered import ORIGIN, fill
+from tests.faults.test_ledger_altered import ORIGIN, write_ledger
 
 TEXT = st.text(max_size=30) | st.sampled_from(
     ["certificate.revoke", "certificate.issue", "2026-11-22T12:00:00.000000Z", "issuing", "01"]
@@ -73,14 +72,7 @@ def _nothing_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("ledger")
-
-    async def write() -> None:
-        async with world(folder) as house:
-            await fill(house)
-
-    asyncio.run(write())
-    return folder / "state.sqlite"
+    return write_ledger(tmp_path_factory.mktemp("ledger"))
 
 
 FIELDS = [
